@@ -1,0 +1,2 @@
+//! The netsys command line.
+fn main() {}
