@@ -1,0 +1,249 @@
+//! Messages behind their length: the default framing, and the only one on the fastest path.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::error::check_size;
+use crate::{Codec, DEFAULT_MAX_MESSAGE, Decoded, Frame, Payload, WireError, varint};
+
+/// How many bytes the length takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Width {
+    /// One byte: messages up to 255 bytes.
+    U8,
+    /// Two bytes: messages up to 64 KiB less one.
+    U16,
+    /// Four bytes: messages up to 4 GiB less one.
+    #[default]
+    U32,
+    /// Eight bytes.
+    U64,
+    /// Unsigned LEB128, as in Protocol Buffers: 1 to 10 bytes, 1 for messages up to 127 bytes. Only the shortest spelling
+    /// of a length is accepted.
+    Varint,
+}
+
+impl Width {
+    /// Largest length that can be written.
+    pub const fn max_length(self) -> u64 {
+        match self {
+            Self::U8 => u8::MAX as u64,
+            Self::U16 => u16::MAX as u64,
+            Self::U32 => u32::MAX as u64,
+            Self::U64 | Self::Varint => u64::MAX,
+        }
+    }
+}
+
+/// Which byte of the length comes first. It says nothing for [`Width::U8`] and [`Width::Varint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ByteOrder {
+    /// The most significant one, as is usual in network protocols.
+    #[default]
+    Big,
+    /// The least significant one.
+    Little,
+}
+
+/// Each message behind its length; the length counts the payload only, and 0 is legal.
+///
+/// The default is 4 bytes, big endian, and messages up to [`DEFAULT_MAX_MESSAGE`].
+///
+/// ```
+/// use network_system_wire::{ByteOrder, LengthPrefix, Width};
+///
+/// const SMALL: LengthPrefix =
+///     LengthPrefix::new().with_width(Width::U16).with_order(ByteOrder::Little).with_max_message(1024);
+/// assert_eq!(SMALL.max_message, 1024);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LengthPrefix {
+    /// How many bytes the length takes.
+    pub width: Width,
+    /// Which of them comes first.
+    pub order: ByteOrder,
+    /// Largest payload in bytes, in either direction. A width that cannot express it lowers it.
+    pub max_message: usize,
+}
+
+impl Default for LengthPrefix {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LengthPrefix {
+    /// The default: 4 bytes, big endian, messages up to [`DEFAULT_MAX_MESSAGE`].
+    pub const fn new() -> Self {
+        Self {
+            width: Width::U32,
+            order: ByteOrder::Big,
+            max_message: DEFAULT_MAX_MESSAGE,
+        }
+    }
+
+    /// A length of 1 to 10 bytes, see [`Width::Varint`].
+    pub const fn varint() -> Self {
+        Self::new().with_width(Width::Varint)
+    }
+
+    /// With another width of the length.
+    #[must_use]
+    pub const fn with_width(mut self, width: Width) -> Self {
+        self.width = width;
+        self
+    }
+
+    /// With another byte order of the length.
+    #[must_use]
+    pub const fn with_order(mut self, order: ByteOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// With another limit on the payload, in bytes.
+    #[must_use]
+    pub const fn with_max_message(mut self, max_message: usize) -> Self {
+        self.max_message = max_message;
+        self
+    }
+
+    /// Appends the header of a payload of `len` bytes, for a caller whose payload is in several pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::MessageTooLarge`] above the limit; `out` is as it was then.
+    #[inline]
+    pub fn put_length(&self, len: usize, out: &mut BytesMut) -> Result<(), WireError> {
+        if self.is_default_layout()
+            && len <= self.max_message
+            && let Ok(length) = u32::try_from(len)
+        {
+            out.put_u32(length);
+            return Ok(());
+        }
+        self.put_other_length(len, out)
+    }
+
+    #[inline]
+    const fn is_default_layout(&self) -> bool {
+        matches!((self.width, self.order), (Width::U32, ByteOrder::Big))
+    }
+
+    /// Every layout, and the errors of all. Out of line to keep the default layout small where it is inlined.
+    #[inline(never)]
+    fn put_other_length(&self, len: usize, out: &mut BytesMut) -> Result<(), WireError> {
+        check_size(len, self.max_message())?;
+        // No cast below loses bits: `max_message()` is within what the width can express.
+        let length = len as u64;
+        match (self.width, self.order) {
+            (Width::U8, _) => out.put_u8(length as u8),
+            (Width::U16, ByteOrder::Big) => out.put_u16(length as u16),
+            (Width::U16, ByteOrder::Little) => out.put_u16_le(length as u16),
+            (Width::U32, ByteOrder::Big) => out.put_u32(length as u32),
+            (Width::U32, ByteOrder::Little) => out.put_u32_le(length as u32),
+            (Width::U64, ByteOrder::Big) => out.put_u64(length),
+            (Width::U64, ByteOrder::Little) => out.put_u64_le(length),
+            (Width::Varint, _) => varint::put(length, out),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn decode_other(&self, input: &[u8]) -> Result<Decoded, WireError> {
+        match self.read_length(input)? {
+            Some((length, header)) => self.frame(input.len(), header, length),
+            None => Ok(Decoded::Incomplete {
+                needed: match self.width {
+                    Width::U8 => 1,
+                    Width::U16 => 2,
+                    Width::U32 => 4,
+                    Width::U64 => 8,
+                    Width::Varint => input.len() + 1,
+                },
+            }),
+        }
+    }
+
+    /// The announced length and how many bytes it takes; `None` if they have not all arrived.
+    fn read_length(&self, input: &[u8]) -> Result<Option<(u64, usize)>, WireError> {
+        let big = self.order == ByteOrder::Big;
+        Ok(match self.width {
+            Width::U8 => input.first().map(|byte| (u64::from(*byte), 1)),
+            Width::U16 => input.first_chunk().map(|bytes| {
+                let length = if big {
+                    u16::from_be_bytes(*bytes)
+                } else {
+                    u16::from_le_bytes(*bytes)
+                };
+                (u64::from(length), 2)
+            }),
+            Width::U32 => input.first_chunk().map(|bytes| {
+                let length = if big {
+                    u32::from_be_bytes(*bytes)
+                } else {
+                    u32::from_le_bytes(*bytes)
+                };
+                (u64::from(length), 4)
+            }),
+            Width::U64 => input.first_chunk().map(|bytes| {
+                let length = if big {
+                    u64::from_be_bytes(*bytes)
+                } else {
+                    u64::from_le_bytes(*bytes)
+                };
+                (length, 8)
+            }),
+            Width::Varint => varint::read(input)?,
+        })
+    }
+
+    /// The answer once a length has been read from the first `header` of `available` bytes.
+    #[inline]
+    fn frame(&self, available: usize, header: usize, length: u64) -> Result<Decoded, WireError> {
+        if length > self.max_message as u64 {
+            return Err(WireError::too_large(length, self.max_message));
+        }
+        let length = length as usize; // fits: it is at most `max_message`
+        if available - header < length {
+            return Ok(Decoded::Incomplete {
+                needed: header.saturating_add(length),
+            });
+        }
+        let consumed = header + length;
+        Ok(Decoded::Frame(Frame {
+            payload: Payload::Range(header..consumed),
+            consumed,
+        }))
+    }
+}
+
+impl Codec for LengthPrefix {
+    #[inline]
+    fn decode(&self, input: &[u8], _examined: usize) -> Result<Decoded, WireError> {
+        if !self.is_default_layout() {
+            return self.decode_other(input);
+        }
+        match input.first_chunk() {
+            Some(bytes) => self.frame(input.len(), 4, u64::from(u32::from_be_bytes(*bytes))),
+            None => Ok(Decoded::Incomplete { needed: 4 }),
+        }
+    }
+
+    #[inline]
+    fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        self.put_length(payload.len(), out)
+    }
+
+    #[inline]
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        self.put_length(payload.len(), out)?;
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    #[inline]
+    fn max_message(&self) -> usize {
+        usize::try_from(self.width.max_length())
+            .map_or(self.max_message, |max| max.min(self.max_message))
+    }
+}
