@@ -12,8 +12,9 @@ use crate::WireError;
 pub enum Decoded {
     /// There is no whole frame yet.
     Incomplete {
-        /// Bytes, counted from the start of the input, without which decoding cannot make progress: always more than the
-        /// input has. With a length prefix that has arrived, this is the whole frame.
+        /// Bytes, counted from the start of the input, without which decoding cannot make progress:
+        /// always more than the input has. With a length prefix that has arrived, this is the whole
+        /// frame.
         needed: usize,
     },
     /// A whole frame.
@@ -52,14 +53,17 @@ impl Payload {
 
 /// How messages are delimited in a byte stream.
 ///
-/// A codec has no state: one value serves any number of connections, in both directions, from any thread.
+/// A codec has no state: one value serves any number of connections, in both directions, from any
+/// thread.
 ///
 /// # What a codec promises
 ///
-/// * How a stream is cut into reads makes no difference: the messages, and the error if there is one, are the same. (A codec
-///   that takes chunks as they come, such as [`Raw`](crate::Raw), keeps at least the bytes and their order.)
+/// * How a stream is cut into reads makes no difference: the messages, and the error if there is
+///   one, are the same. (A codec that takes chunks as they come, such as [`Raw`](crate::Raw), keeps
+///   at least the bytes and their order.)
 /// * What [`encode`](Codec::encode) accepts, [`decode`](Codec::decode) gives back byte for byte.
-/// * No input panics, and a message above [`max_message`](Codec::max_message) is refused before memory is asked for it.
+/// * No input panics, and a message above [`max_message`](Codec::max_message) is refused before
+///   memory is asked for it.
 ///
 /// # Example
 ///
@@ -101,24 +105,26 @@ impl Payload {
 pub trait Codec: Send + Sync + Debug + 'static {
     /// Looks for one frame at the start of `input`.
     ///
-    /// `examined` is how many bytes at the start of `input` an earlier call for this same frame has seen already, 0 at the
-    /// start of a frame; a search for the end of the message need not start again. It never changes the answer.
+    /// `examined` is how many bytes at the start of `input` an earlier call for this same frame has
+    /// seen already, 0 at the start of a frame; a search for the end of the message need not start
+    /// again. It never changes the answer.
     ///
     /// # Errors
     ///
-    /// [`WireError::MessageTooLarge`] above the limit, [`WireError::Invalid`] if the bytes break the format. The stream cannot
-    /// be read any further then.
+    /// [`WireError::MessageTooLarge`] above the limit, [`WireError::Invalid`] if the bytes break
+    /// the format. The stream cannot be read any further then.
     fn decode(&self, input: &[u8], examined: usize) -> Result<Decoded, WireError>;
 
-    /// The stream has ended and `rest`, possibly empty, is what [`decode`](Codec::decode) found incomplete: is it a last
-    /// message?
+    /// The stream has ended and `rest`, possibly empty, is what [`decode`](Codec::decode) found
+    /// incomplete: is it a last message?
     ///
-    /// By default it is not: an empty rest is the regular end (`None`), anything else is an error. If `rest` does begin with
-    /// a whole frame, the answer is that frame.
+    /// By default it is not: an empty rest is the regular end (`None`), anything else is an error.
+    /// If `rest` does begin with a whole frame, the answer is that frame.
     ///
     /// # Errors
     ///
-    /// [`WireError::Truncated`] if the message is not whole, and the errors of [`decode`](Codec::decode).
+    /// [`WireError::Truncated`] if the message is not whole, and the errors of
+    /// [`decode`](Codec::decode).
     fn finish(&self, rest: &[u8]) -> Result<Option<Frame>, WireError> {
         if rest.is_empty() {
             return Ok(None);
@@ -136,8 +142,8 @@ pub trait Codec: Send + Sync + Debug + 'static {
     ///
     /// # Errors
     ///
-    /// [`WireError::MessageTooLarge`] above the limit, [`WireError::Invalid`] if this framing cannot carry the payload. `out`
-    /// is as it was then.
+    /// [`WireError::MessageTooLarge`] above the limit, [`WireError::Invalid`] if this framing
+    /// cannot carry the payload. `out` is as it was then.
     fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
 
     /// Appends what goes after `payload`; by default nothing.
@@ -147,7 +153,8 @@ pub trait Codec: Send + Sync + Debug + 'static {
 
     /// Appends a whole frame: header, payload and trailer.
     ///
-    /// A codec that transforms payloads does so here, and returns false from [`is_transparent`](Codec::is_transparent).
+    /// A codec that transforms payloads does so here, and returns false from
+    /// [`is_transparent`](Codec::is_transparent).
     ///
     /// # Errors
     ///
@@ -155,7 +162,8 @@ pub trait Codec: Send + Sync + Debug + 'static {
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let start = out.len();
         if let Err(error) = self.header(payload, out) {
-            // Half a frame in a send buffer would garble everything after it, so do not rely on the codec here.
+            // Half a frame in a send buffer would garble everything after it, so do not rely on the
+            // codec here.
             out.truncate(start);
             return Err(error);
         }
@@ -164,8 +172,8 @@ pub trait Codec: Send + Sync + Debug + 'static {
         Ok(())
     }
 
-    /// Whether the payload travels unchanged between header and trailer, so that a large one can be written from where it
-    /// lies; by default it does.
+    /// Whether the payload travels unchanged between header and trailer, so that a large one can be
+    /// written from where it lies; by default it does.
     fn is_transparent(&self) -> bool {
         true
     }

@@ -6,11 +6,14 @@ use crate::error::check_size;
 use crate::search::find_end;
 use crate::{Codec, DEFAULT_MAX_MESSAGE, Decoded, Frame, Payload, WireError};
 
-/// Each message is followed by the delimiter, one or more bytes; the first one that is complete ends the message.
+/// Each message is followed by the delimiter, one or more bytes; the first one that is complete
+/// ends the message.
 ///
-/// * A payload that contains the delimiter is [`WireError::Invalid`], and so is one that completes it too early together with
-///   the delimiter behind it (`a` before the delimiter `aa`): the receiver would see other messages than those that were sent.
-/// * At the end of the stream a last message without delimiter is a message too, unless it is empty.
+/// * A payload that contains the delimiter is [`WireError::Invalid`], and so is one that completes
+///   it too early together with the delimiter behind it (`a` before the delimiter `aa`): the
+///   receiver would see other messages than those that were sent.
+/// * At the end of the stream a last message without delimiter is a message too, unless it is
+///   empty.
 /// * The limit counts the payload only, not the delimiter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Delimiter {
@@ -49,10 +52,12 @@ impl Delimiter {
         &self.delimiter
     }
 
-    /// Whether the delimiter occurs in `payload` followed by the delimiter before the place where it should.
+    /// Whether the delimiter occurs in `payload` followed by the delimiter before the place where
+    /// it should.
     fn occurs_early(&self, payload: &[u8]) -> bool {
         let delimiter = &self.delimiter[..];
-        // It may also begin in the payload and end in the delimiter proper, if the delimiter overlaps with itself.
+        // It may also begin in the payload and end in the delimiter proper, if the delimiter
+        // overlaps with itself.
         let straddles = |begun: usize| {
             let (head, tail) = delimiter.split_at(begun);
             delimiter.starts_with(tail) && payload.ends_with(head)

@@ -1,8 +1,8 @@
 //! The opt-in header in front of each message: what it is for, and which request it belongs to.
 //!
-//! Without the envelope a frame carries the message and nothing else, so any peer that frames alike can talk to us. When
-//! *both* sides turn the envelope on, each message starts with a header, and requests, replies, heartbeats and the
-//! announcement of an end become possible:
+//! Without the envelope a frame carries the message and nothing else, so any peer that frames alike
+//! can talk to us. When *both* sides turn the envelope on, each message starts with a header, and
+//! requests, replies, heartbeats and the announcement of an end become possible:
 //!
 //! | First byte | Kind | Then | Payload (the rest) |
 //! |---|---|---|---|
@@ -15,14 +15,16 @@
 //! | `0x60` | Pong | `u64` token | none |
 //! | `0x70` | GoAway | | why, as UTF-8 text |
 //!
-//! Numbers are big endian. The low four bits of the first byte say which transforms (compression, encryption) were applied
-//! to the payload; none exists yet, so they must be 0. Hello is the first message in each direction.
+//! Numbers are big endian. The low four bits of the first byte say which transforms (compression,
+//! encryption) were applied to the payload; none exists yet, so they must be 0. Hello is the first
+//! message in each direction.
 
 use bytes::{BufMut, BytesMut};
 
 use crate::WireError;
 
-/// What follows the first byte of a [`Header::Hello`]: the name of the format and the character of its version.
+/// What follows the first byte of a [`Header::Hello`]: the name of the format and the character of
+/// its version.
 pub const MAGIC: [u8; 4] = *b"NSE1";
 
 /// What a message is for.
@@ -42,7 +44,8 @@ pub enum Header {
         /// That of the request.
         id: u64,
     },
-    /// A request could not be answered; the payload says why, as UTF-8 text. It is not checked here, so read it lossily.
+    /// A request could not be answered; the payload says why, as UTF-8 text. It is not checked
+    /// here, so read it lossily.
     Failure {
         /// That of the request.
         id: u64,
@@ -59,8 +62,8 @@ pub enum Header {
         /// That of the ping.
         token: u64,
     },
-    /// This side is about to close and wants no new requests; the payload says why, as UTF-8 text. It is not checked here,
-    /// so read it lossily.
+    /// This side is about to close and wants no new requests; the payload says why, as UTF-8 text.
+    /// It is not checked here, so read it lossily.
     GoAway,
 }
 
@@ -96,13 +99,15 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// [`WireError::Invalid`] if the message does not start with a header of this version: most often the peer does not use
-    /// the envelope.
+    /// [`WireError::Invalid`] if the message does not start with a header of this version: most
+    /// often the peer does not use the envelope.
     #[inline]
     pub fn parse(message: &[u8]) -> Result<(Self, usize), WireError> {
         let Some((&first, rest)) = message.split_first() else {
             return Err(WireError::Invalid(
-                "the message is empty where an envelope header is due; the peer probably does not use the envelope".into(),
+                "the message is empty where an envelope header is due; \
+                 the peer probably does not use the envelope"
+                    .into(),
             ));
         };
         let header = match first {
@@ -124,11 +129,21 @@ impl Header {
             0x00 => check_magic(rest).map(|()| Self::Hello),
             0x40 => {
                 let id = number(message)?;
-                let code = rest.get(8..).and_then(<[u8]>::first_chunk).ok_or_else(|| too_short(message, 13))?;
-                Ok(Self::Failure { id, code: i32::from_be_bytes(*code) })
+                let code = rest
+                    .get(8..)
+                    .and_then(<[u8]>::first_chunk)
+                    .ok_or_else(|| too_short(message, 13))?;
+                Ok(Self::Failure {
+                    id,
+                    code: i32::from_be_bytes(*code),
+                })
             }
-            0x50 => Ok(Self::Ping { token: token(message)? }),
-            0x60 => Ok(Self::Pong { token: token(message)? }),
+            0x50 => Ok(Self::Ping {
+                token: token(message)?,
+            }),
+            0x60 => Ok(Self::Pong {
+                token: token(message)?,
+            }),
             0x70 => Ok(Self::GoAway),
             _ if first >> 4 > 7 => Err(WireError::Invalid(
                 format!(
@@ -139,8 +154,8 @@ impl Header {
             )),
             _ => Err(WireError::Invalid(
                 format!(
-                    "the envelope header {first:#04x} asks for a transform (low four bits), and none is known here; \
-                     the peer is newer, or does not use the envelope"
+                    "the envelope header {first:#04x} asks for a transform (low four bits), \
+                     and none is known here; the peer is newer, or does not use the envelope"
                 )
                 .into(),
             )),
@@ -192,15 +207,17 @@ fn check_magic(rest: &[u8]) -> Result<(), WireError> {
         Some(&found) if found == version => Ok(()),
         Some(&found) => Err(WireError::Invalid(
             format!(
-                "the first message asks for version `{}` of the envelope, and only version `{}` is known here; \
-                 the peer is of another version, or does not use the envelope",
+                "the greeting asks for version `{}` of the envelope, and only version `{}` is \
+                 known here; the peer is of another version, or does not use the envelope",
                 found.escape_ascii(),
                 version.escape_ascii()
             )
             .into(),
         )),
         None => Err(WireError::Invalid(
-            "the first message is not the greeting of the envelope; the peer probably does not use the envelope".into(),
+            "the message starts with the byte 0x00 but is not the greeting of the envelope; \
+             the peer probably does not use the envelope"
+                .into(),
         )),
     }
 }

@@ -1,26 +1,29 @@
-//! The one error type of this crate: what was wrong with the bytes, or with a payload that was to be sent.
+//! The one error type of this crate: what was wrong with the bytes, or with a payload that was to
+//! be sent.
 
 use std::borrow::Cow;
 
 /// Why bytes could not be decoded, or a payload not be encoded.
 ///
-/// After an error from [`Codec::decode`](crate::Codec::decode) the place where the next message begins is unknown, so the
-/// stream cannot be read any further. An error from encoding concerns that one payload only.
+/// After an error from [`Codec::decode`](crate::Codec::decode) the place where the next message
+/// begins is unknown, so the stream cannot be read any further. An error from encoding concerns
+/// that one payload only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// A message is above the limit of the codec.
     #[error("message too large: {length} bytes, and the limit is {limit} bytes")]
     MessageTooLarge {
-        /// Bytes of the message: as announced by a length prefix, or as given by the sender. A codec that searches for the
-        /// end of the message stops searching at the limit, and then says one more than the limit.
+        /// Bytes of the message: as announced by a length prefix, or as given by the sender. A
+        /// codec that searches for the end of the message stops searching at the limit, and then
+        /// says one more than the limit.
         length: u64,
         /// Largest payload in bytes that the codec accepts.
         limit: usize,
     },
     /// The stream ended in the middle of a message.
     #[error(
-        "the stream ended inside a message: {have} bytes of it arrived, at least {needed} are needed"
+        "the stream ended inside a message: {have} bytes of it came, at least {needed} are needed"
     )]
     Truncated {
         /// Bytes of the unfinished frame that arrived, framing included.
@@ -41,7 +44,8 @@ impl WireError {
         Self::MessageTooLarge { length, limit }
     }
 
-    /// For codecs that stop searching at the limit: all that is known is that there is at least one byte more.
+    /// For codecs that stop searching at the limit: all that is known is that there is at least one
+    /// byte more.
     #[cold]
     #[inline(never)]
     pub(crate) fn beyond(limit: usize) -> Self {

@@ -11,8 +11,8 @@ use crate::{Codec, Decoded, Delimiter, Frame, LengthPrefix, Lines, Raw, WireErro
 
 /// How messages are delimited on a connection.
 ///
-/// The default is [`LengthPrefix::new`]. As text, for configuration and URL queries ([`FromStr`](std::str::FromStr) and
-/// [`Display`](std::fmt::Display), which agree):
+/// The default is [`LengthPrefix::new`]. As text, for configuration and URL queries
+/// ([`FromStr`](std::str::FromStr) and [`Display`](std::fmt::Display), which agree):
 ///
 /// | Text | Framing |
 /// |---|---|
@@ -24,7 +24,8 @@ use crate::{Codec, Decoded, Delimiter, Frame, LengthPrefix, Lines, Raw, WireErro
 /// | `delimiter:0d0a` | messages that end with these bytes, in hexadecimal |
 /// | `raw` | no framing |
 ///
-/// The text does not carry the limit: parsing gives [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE), and
+/// The text does not carry the limit: parsing gives
+/// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE), and
 /// [`with_max_message`](Framing::with_max_message) changes it.
 ///
 /// ```
@@ -55,7 +56,8 @@ impl Framing {
         Self::Custom(Arc::new(codec))
     }
 
-    /// With another limit on the payload, in bytes. A custom codec has its own limit and stays as it is.
+    /// With another limit on the payload, in bytes. A custom codec has its own limit and stays as
+    /// it is.
     #[must_use]
     pub fn with_max_message(self, max_message: usize) -> Self {
         match self {
@@ -82,6 +84,16 @@ impl Framing {
     #[inline(never)]
     fn decode_other(&self, input: &[u8], examined: usize) -> Result<Decoded, WireError> {
         self.codec().decode(input, examined)
+    }
+
+    #[inline(never)]
+    fn header_other(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        self.codec().header(payload, out)
+    }
+
+    #[inline(never)]
+    fn encode_other(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        self.codec().encode(payload, out)
     }
 }
 
@@ -124,7 +136,7 @@ impl Codec for Framing {
     fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         match self {
             Self::LengthPrefix(codec) => codec.header(payload, out),
-            _ => self.codec().header(payload, out),
+            _ => self.header_other(payload, out),
         }
     }
 
@@ -140,7 +152,7 @@ impl Codec for Framing {
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         match self {
             Self::LengthPrefix(codec) => codec.encode(payload, out),
-            _ => self.codec().encode(payload, out),
+            _ => self.encode_other(payload, out),
         }
     }
 

@@ -17,8 +17,8 @@ pub enum Width {
     U32,
     /// Eight bytes.
     U64,
-    /// Unsigned LEB128, as in Protocol Buffers: 1 to 10 bytes, 1 for messages up to 127 bytes. Only the shortest spelling
-    /// of a length is accepted.
+    /// Unsigned LEB128, as in Protocol Buffers: 1 to 10 bytes, 1 for messages up to 127 bytes. Only
+    /// the shortest spelling of a length is accepted.
     Varint,
 }
 
@@ -51,8 +51,10 @@ pub enum ByteOrder {
 /// ```
 /// use network_system_wire::{ByteOrder, LengthPrefix, Width};
 ///
-/// const SMALL: LengthPrefix =
-///     LengthPrefix::new().with_width(Width::U16).with_order(ByteOrder::Little).with_max_message(1024);
+/// const SMALL: LengthPrefix = LengthPrefix::new()
+///     .with_width(Width::U16)
+///     .with_order(ByteOrder::Little)
+///     .with_max_message(1024);
 /// assert_eq!(SMALL.max_message, 1024);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,7 +109,8 @@ impl LengthPrefix {
         self
     }
 
-    /// Appends the header of a payload of `len` bytes, for a caller whose payload is in several pieces.
+    /// Appends the header of a payload of `len` bytes, for a caller whose payload is in several
+    /// pieces.
     ///
     /// # Errors
     ///
@@ -129,7 +132,8 @@ impl LengthPrefix {
         matches!((self.width, self.order), (Width::U32, ByteOrder::Big))
     }
 
-    /// Every layout, and the errors of all. Out of line to keep the default layout small where it is inlined.
+    /// Every layout, and the errors of all. Out of line to keep the default layout small where it
+    /// is inlined.
     #[inline(never)]
     fn put_other_length(&self, len: usize, out: &mut BytesMut) -> Result<(), WireError> {
         check_size(len, self.max_message())?;

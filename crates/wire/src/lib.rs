@@ -1,8 +1,10 @@
-//! The bytes of network-system, without IO: how messages are delimited in a stream, and the envelope in front of each.
+//! The bytes of network-system, without IO: how messages are delimited in a stream, and the
+//! envelope in front of each.
 //!
-//! Nothing here reads, writes, waits or looks at a clock. A [`Codec`] gets the bytes that have arrived and says where the
-//! first message lies in them; to send, it appends what goes around a payload. [`Framing`] is the closed set of codecs that
-//! configuration can name, plus [`Framing::Custom`] for your own.
+//! Nothing here reads, writes, waits or looks at a clock. A [`Codec`] gets the bytes that have
+//! arrived and says where the first message lies in them; to send, it appends what goes around a
+//! payload. [`Framing`] is the closed set of codecs that configuration can name, plus
+//! [`Framing::Custom`] for your own.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -19,7 +21,8 @@
 //! # Ok::<(), network_system_wire::WireError>(())
 //! ```
 //!
-//! Every codec checks its limit before anybody reserves memory for a message, and no input from a peer makes it panic.
+//! Every codec checks its limit before anybody reserves memory for a message, and no input from a
+//! peer makes it panic.
 #![forbid(unsafe_code)]
 
 mod codec;

@@ -8,8 +8,9 @@ use crate::{Codec, DEFAULT_MAX_MESSAGE, Decoded, Frame, Payload, WireError};
 
 /// Each message is a line: LF (`\n`) ends it, and one CR (`\r`) before the LF is dropped.
 ///
-/// * Sending appends LF. A payload that contains LF, or that ends in CR, is [`WireError::Invalid`]: the receiver would see
-///   other messages than those that were sent. All other bytes are fine, UTF-8 or not.
+/// * Sending appends LF. A payload that contains LF, or that ends in CR, is [`WireError::Invalid`]:
+///   the receiver would see other messages than those that were sent. All other bytes are fine,
+///   UTF-8 or not.
 /// * At the end of the stream a last line without LF is a message too, unless it is empty.
 /// * The limit counts the payload only, neither CR nor LF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +55,8 @@ impl Lines {
 
 impl Codec for Lines {
     fn decode(&self, input: &[u8], examined: usize) -> Result<Decoded, WireError> {
-        // A line at the limit, CR and LF: what lies behind that decides nothing, so a long line costs no long search.
+        // A line at the limit, CR and LF: what lies behind that decides nothing, so a long line
+        // costs no long search.
         let window = self.max_message.saturating_add(2);
         let searched = input.get(..window).unwrap_or(input);
         let from = examined.min(searched.len());
@@ -84,7 +86,8 @@ impl Codec for Lines {
         check_size(payload.len(), self.max_message)?;
         if payload.ends_with(b"\r") {
             return Err(WireError::Invalid(
-                "a message that ends in CR cannot be sent as a line: the receiver would drop the CR".into(),
+                "a message that ends in CR cannot be sent as a line: the receiver would drop the CR"
+                    .into(),
             ));
         }
         if find_byte(payload, b'\n').is_some() {

@@ -7,9 +7,11 @@ use crate::{Codec, DEFAULT_MAX_MESSAGE, Decoded, Frame, Payload, WireError};
 
 /// No delimiting at all: each chunk that arrives is a message, and payloads are sent as they are.
 ///
-/// * Where one message ends and the next begins is up to the network; only the bytes and their order are kept.
+/// * Where one message ends and the next begins is up to the network; only the bytes and their
+///   order are kept.
 /// * Input longer than the limit arrives as several messages. A limit of 0 works as 1.
-/// * Sending an empty payload is [`WireError::Invalid`]: nothing would go out, so the peer could not see it.
+/// * Sending an empty payload is [`WireError::Invalid`]: nothing would go out, so the peer could
+///   not see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Raw {
     /// Largest chunk in bytes, in either direction.

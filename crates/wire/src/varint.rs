@@ -9,8 +9,9 @@ pub(crate) const MAX_LEN: usize = 10;
 
 /// The number at the start of `input` and how many bytes it takes; `None` if it is not whole yet.
 ///
-/// Each number has exactly one spelling: one that is longer than needed is refused, as is one above `u64::MAX`. So a peer
-/// cannot send the same message in two ways, nor make us wait for a number that never ends.
+/// Each number has exactly one spelling: one that is longer than needed is refused, as is one above
+/// `u64::MAX`. So a peer cannot send the same message in two ways, nor make us wait for a number
+/// that never ends.
 pub(crate) fn read(input: &[u8]) -> Result<Option<(u64, usize)>, WireError> {
     let mut value = 0_u64;
     for (index, byte) in input.iter().copied().enumerate().take(MAX_LEN) {

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use super::Framing;
 use crate::{ByteOrder, Delimiter, LengthPrefix, Lines, Raw, Width};
 
-const ALLOWED: &str = "allowed are: length (4 bytes, big endian), length:1|2|4|8 with an optional be or le (length:2le), \
-                       varint, lines, delimiter:HEX (delimiter:0d0a), raw";
+const ALLOWED: &str = "allowed are: length (4 bytes, big endian), length:1|2|4|8 with an optional \
+    be or le (length:2le), varint, lines, delimiter:HEX (delimiter:0d0a), raw";
 
-/// Why a text is not the name of a [`Framing`]. Its message says what was wrong and lists what is allowed.
+/// Why a text is not the name of a [`Framing`]. Its message says what was wrong and lists what is
+/// allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {ALLOWED}")]
 pub struct ParseFramingError {
@@ -78,7 +79,8 @@ fn parse_length(layout: &str) -> Result<LengthPrefix, ParseFramingError> {
         "8" => Width::U64,
         _ => {
             return Err(ParseFramingError::new(format!(
-                "`{layout}` is no layout of a length: it has 1, 2, 4 or 8 bytes, then be, le or nothing"
+                "`{layout}` is no layout of a length: it has 1, 2, 4 or 8 bytes, \
+                 then be, le or nothing"
             )));
         }
     };
