@@ -119,3 +119,68 @@ impl Codec for Delimiter {
         self.max_message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codec(delimiter: &'static str) -> Delimiter {
+        Delimiter::new(delimiter).unwrap().with_max_message(4)
+    }
+
+    fn frame(payload: usize, consumed: usize) -> Frame {
+        Frame {
+            payload: Payload::Range(0..payload),
+            consumed,
+        }
+    }
+
+    #[test]
+    fn needs_a_byte() {
+        let error = Delimiter::new("").unwrap_err();
+        assert!(error.to_string().contains("at least one byte"));
+    }
+
+    #[test]
+    fn first_complete_delimiter_ends_the_message() {
+        let decode = |input: &str| codec("--").decode(input.as_bytes(), 0);
+        assert_eq!(decode("ab--cd--"), Ok(Decoded::Frame(frame(2, 4))));
+        assert_eq!(decode("a---"), Ok(Decoded::Frame(frame(1, 3))));
+        assert_eq!(decode("--"), Ok(Decoded::Frame(frame(0, 2))));
+        assert_eq!(decode(""), Ok(Decoded::Incomplete { needed: 2 }));
+        assert_eq!(decode("ab-"), Ok(Decoded::Incomplete { needed: 4 }));
+        assert_eq!(decode("abcd--"), Ok(Decoded::Frame(frame(4, 6))));
+        assert_eq!(decode("abcde-"), Err(WireError::beyond(4)));
+        assert_eq!(decode("abcde--"), Err(WireError::beyond(4)));
+    }
+
+    #[test]
+    fn last_message_without_delimiter() {
+        let finish = |rest: &str| codec("--").finish(rest.as_bytes());
+        assert_eq!(finish(""), Ok(None));
+        assert_eq!(finish("abc-"), Ok(Some(frame(4, 4))));
+        assert_eq!(finish("a--b"), Ok(Some(frame(1, 3))));
+        assert_eq!(finish("abcde"), Err(WireError::beyond(4)));
+    }
+
+    #[test]
+    fn payloads_that_would_end_early() {
+        let accepts = |delimiter, payload: &str| {
+            let mut out = BytesMut::new();
+            let accepted = codec(delimiter)
+                .encode(payload.as_bytes(), &mut out)
+                .is_ok();
+            assert_eq!(out.is_empty(), !accepted);
+            accepted
+        };
+        assert!(!accepts("--", "a--b"));
+        assert!(!accepts("--", "a-"), "with the delimiter it is a---");
+        assert!(accepts("--", "a-b"));
+        assert!(!accepts("aba", "xab"), "with the delimiter it is xababa");
+        assert!(accepts("aba", "xa"));
+        assert!(
+            accepts("\r\n", "a\r"),
+            "a CR in front of CRLF is no problem"
+        );
+    }
+}

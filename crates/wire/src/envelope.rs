@@ -233,3 +233,6 @@ fn too_short(message: &[u8], needed: usize) -> WireError {
         .into(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,112 @@ impl From<Arc<dyn Codec>> for Framing {
         Self::Custom(codec)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Payload;
+
+    /// Turns every byte round: not transparent, with its own limit and its own end.
+    #[derive(Debug)]
+    struct Inverted;
+
+    impl Codec for Inverted {
+        fn decode(&self, input: &[u8], _examined: usize) -> Result<Decoded, WireError> {
+            let Some((length, rest)) = input.split_first() else {
+                return Ok(Decoded::Incomplete { needed: 1 });
+            };
+            let consumed = 1 + usize::from(*length);
+            let Some(payload) = rest.get(..consumed - 1) else {
+                return Ok(Decoded::Incomplete { needed: consumed });
+            };
+            let payload = Payload::Owned(payload.iter().map(|byte| !byte).collect());
+            Ok(Decoded::Frame(Frame { payload, consumed }))
+        }
+
+        fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+            out.extend_from_slice(&[payload.len() as u8]);
+            match payload.len() {
+                0..=9 => Ok(()),
+                // Too late on purpose: the length is out already.
+                _ => Err(WireError::Invalid("too long".into())),
+            }
+        }
+
+        fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+            self.header(payload, out)?;
+            out.extend(payload.iter().map(|byte| !byte));
+            Ok(())
+        }
+
+        fn is_transparent(&self) -> bool {
+            false
+        }
+
+        fn max_message(&self) -> usize {
+            9
+        }
+    }
+
+    /// The same without its own `encode`.
+    #[derive(Debug)]
+    struct Careless;
+
+    impl Codec for Careless {
+        fn decode(&self, input: &[u8], examined: usize) -> Result<Decoded, WireError> {
+            Inverted.decode(input, examined)
+        }
+
+        fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+            Inverted.header(payload, out)
+        }
+
+        fn max_message(&self) -> usize {
+            9
+        }
+    }
+
+    #[test]
+    fn custom_codecs_are_asked_for_everything() {
+        let framing = Framing::custom(Inverted).with_max_message(5);
+        assert_eq!(framing.max_message(), 9);
+        assert!(!framing.is_transparent());
+        let mut out = BytesMut::new();
+        framing.encode(&[1, 2], &mut out).unwrap();
+        assert_eq!(&out[..], [2, !1, !2]);
+        let Ok(Decoded::Frame(frame)) = framing.decode(&out, 0) else {
+            panic!("it is whole");
+        };
+        assert_eq!(frame.payload.slice(&out), Some(&[1, 2][..]));
+        assert_eq!(framing.finish(&out), Ok(Some(frame)));
+        assert_eq!(
+            framing.finish(&out[..2]),
+            Err(WireError::Truncated { have: 2, needed: 3 })
+        );
+        assert_eq!(framing.to_string(), "custom");
+        assert_eq!(framing, framing.clone());
+        assert_ne!(framing, Framing::custom(Inverted));
+    }
+
+    #[test]
+    fn a_header_that_fails_late_leaves_no_trace() {
+        let mut out = BytesMut::from("before");
+        assert!(
+            Framing::custom(Careless)
+                .encode(&[0; 10], &mut out)
+                .is_err()
+        );
+        assert_eq!(out, "before");
+    }
+
+    #[test]
+    fn limits_are_set_in_every_codec() {
+        for text in ["length", "varint", "lines", "delimiter:00", "raw"] {
+            let framing: Framing = text.parse().unwrap();
+            assert_eq!(framing.max_message(), crate::DEFAULT_MAX_MESSAGE, "{text}");
+            let framing = framing.with_max_message(77);
+            assert_eq!(framing.max_message(), 77, "{text}");
+            assert!(framing.is_transparent());
+        }
+    }
+}

@@ -251,3 +251,106 @@ impl Codec for LengthPrefix {
             .map_or(self.max_message, |max| max.min(self.max_message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(codec: LengthPrefix, payload: &[u8]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        codec.encode(payload, &mut out).unwrap();
+        out.to_vec()
+    }
+
+    #[test]
+    fn layouts() {
+        let (big, little) = (ByteOrder::Big, ByteOrder::Little);
+        for (width, order, header) in [
+            (Width::U8, big, &[3_u8][..]),
+            (Width::U8, little, &[3]),
+            (Width::U16, big, &[0, 3]),
+            (Width::U16, little, &[3, 0]),
+            (Width::U32, big, &[0, 0, 0, 3]),
+            (Width::U32, little, &[3, 0, 0, 0]),
+            (Width::U64, big, &[0, 0, 0, 0, 0, 0, 0, 3]),
+            (Width::U64, little, &[3, 0, 0, 0, 0, 0, 0, 0]),
+            (Width::Varint, big, &[3]),
+        ] {
+            let codec = LengthPrefix::new().with_width(width).with_order(order);
+            let bytes = encoded(codec, b"abc");
+            assert_eq!(bytes, [header, b"abc"].concat(), "{codec:?}");
+            let frame = Frame {
+                payload: Payload::Range(header.len()..bytes.len()),
+                consumed: bytes.len(),
+            };
+            assert_eq!(codec.decode(&bytes, 0), Ok(Decoded::Frame(frame)));
+        }
+        assert_eq!(
+            encoded(LengthPrefix::varint(), &[7; 300])[..3],
+            [0xac, 2, 7]
+        );
+    }
+
+    #[test]
+    fn incomplete_names_the_whole_frame_once_the_length_is_there() {
+        let codec = LengthPrefix::default();
+        let needed = |input: &[u8]| match codec.decode(input, 0) {
+            Ok(Decoded::Incomplete { needed }) => needed,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(needed(b""), 4);
+        assert_eq!(needed(&[0, 0, 1]), 4);
+        assert_eq!(needed(&[0, 0, 1, 0]), 260);
+        assert_eq!(needed(&[0, 0, 1, 0, 9, 9]), 260);
+    }
+
+    #[test]
+    fn empty_messages_are_legal() {
+        let codec = LengthPrefix::default();
+        assert_eq!(encoded(codec, b""), [0; 4]);
+        let frame = Frame {
+            payload: Payload::Range(4..4),
+            consumed: 4,
+        };
+        assert_eq!(codec.decode(&[0; 9], 0), Ok(Decoded::Frame(frame)));
+    }
+
+    #[test]
+    fn default_limit() {
+        let codec = LengthPrefix::default();
+        assert_eq!(codec.max_message(), 16 * 1024 * 1024);
+        assert!(codec.decode(&[1, 0, 0, 0], 0).is_ok());
+        let error = codec.decode(&[1, 0, 0, 1], 0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "message too large: 16777217 bytes, and the limit is 16777216 bytes"
+        );
+    }
+
+    #[test]
+    fn a_narrow_length_lowers_the_limit() {
+        let codec = LengthPrefix::new().with_width(Width::U8);
+        assert_eq!(codec.max_message(), 255);
+        let mut out = BytesMut::from("before");
+        let error = codec.put_length(256, &mut out);
+        let (length, limit) = (256, 255);
+        assert_eq!(error, Err(WireError::MessageTooLarge { length, limit }));
+        assert_eq!(out, "before");
+    }
+
+    /// Only the length is looked at, so this works without memory for such a payload.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn lengths_beyond_four_bytes() {
+        let len = u32::MAX as usize + 1;
+        let codec = LengthPrefix::new().with_max_message(usize::MAX);
+        let mut out = BytesMut::new();
+        assert!(codec.put_length(len - 1, &mut out).is_ok());
+        assert_eq!(&out[..], [0xff; 4]);
+        assert!(codec.put_length(len, &mut out).is_err());
+        out.clear();
+        let wide = codec.with_width(Width::U64);
+        assert!(wide.put_length(len, &mut out).is_ok());
+        assert_eq!(&out[..], [0, 0, 0, 1, 0, 0, 0, 0]);
+    }
+}

@@ -107,3 +107,60 @@ impl Codec for Lines {
         self.max_message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(payload: usize, consumed: usize) -> Frame {
+        Frame {
+            payload: Payload::Range(0..payload),
+            consumed,
+        }
+    }
+
+    #[test]
+    fn line_ends() {
+        let decode = |input: &[u8]| Lines::new().decode(input, 0).unwrap();
+        assert_eq!(decode(b"ab\ncd\n"), Decoded::Frame(frame(2, 3)));
+        assert_eq!(decode(b"ab\r\ncd"), Decoded::Frame(frame(2, 4)));
+        assert_eq!(decode(b"a\r\r\n"), Decoded::Frame(frame(2, 4)));
+        assert_eq!(decode(b"a\rb\n"), Decoded::Frame(frame(3, 4)));
+        assert_eq!(decode(b"\n"), Decoded::Frame(frame(0, 1)));
+        assert_eq!(decode(b"\r\n"), Decoded::Frame(frame(0, 2)));
+        assert_eq!(decode(b""), Decoded::Incomplete { needed: 1 });
+        assert_eq!(decode(b"ab\r"), Decoded::Incomplete { needed: 4 });
+    }
+
+    #[test]
+    fn last_line_without_end() {
+        let finish = |rest: &[u8]| Lines::new().with_max_message(3).finish(rest);
+        assert_eq!(finish(b""), Ok(None));
+        assert_eq!(finish(b"abc"), Ok(Some(frame(3, 3))));
+        assert_eq!(finish(b"abc\r"), Ok(Some(frame(3, 4))));
+        assert_eq!(finish(b"a\nb"), Ok(Some(frame(1, 2))));
+        assert_eq!(finish(b"abcd"), Err(WireError::beyond(3)));
+    }
+
+    #[test]
+    fn the_limit_counts_neither_cr_nor_lf() {
+        let decode = |input: &[u8]| Lines::new().with_max_message(3).decode(input, 0);
+        assert_eq!(decode(b"abc\n"), Ok(Decoded::Frame(frame(3, 4))));
+        assert_eq!(decode(b"abc\r\n"), Ok(Decoded::Frame(frame(3, 5))));
+        assert_eq!(decode(b"abc\r"), Ok(Decoded::Incomplete { needed: 5 }));
+        assert_eq!(decode(b"abcd\n"), Err(WireError::beyond(3)));
+        assert_eq!(decode(b"abc\r\r\n"), Err(WireError::beyond(3)));
+    }
+
+    #[test]
+    fn payloads_that_are_no_line() {
+        let mut out = BytesMut::from("before");
+        for payload in ["a\nb", "\n", "a\r", "\r", "a\r\n"] {
+            let error = Lines::new().encode(payload.as_bytes(), &mut out);
+            assert!(matches!(error, Err(WireError::Invalid(_))), "{payload:?}");
+        }
+        assert_eq!(out, "before");
+        Lines::new().encode(b"a\rb", &mut out).unwrap();
+        assert_eq!(out, "beforea\rb\n");
+    }
+}

@@ -67,3 +67,48 @@ impl Codec for Raw {
         self.max_message.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_up_to_the_limit() {
+        let decode = |limit, input: &[u8]| match Raw::new().with_max_message(limit).decode(input, 0)
+        {
+            Ok(Decoded::Frame(frame)) => frame.consumed,
+            Ok(Decoded::Incomplete { needed }) => panic!("needs {needed}"),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(decode(4, b"abc"), 3);
+        assert_eq!(decode(4, b"abcd"), 4);
+        assert_eq!(decode(4, b"abcde"), 4);
+        assert_eq!(decode(0, b"abc"), 1);
+        let nothing = Raw::new().decode(b"", 0);
+        assert_eq!(nothing, Ok(Decoded::Incomplete { needed: 1 }));
+    }
+
+    #[test]
+    fn sends_what_can_be_seen_and_is_within_the_limit() {
+        let raw = Raw::new().with_max_message(3);
+        let mut out = BytesMut::new();
+        raw.encode(b"abc", &mut out).unwrap();
+        assert_eq!(out, "abc");
+        assert!(matches!(
+            raw.encode(b"", &mut out),
+            Err(WireError::Invalid(_))
+        ));
+        let (length, limit) = (4, 3);
+        assert_eq!(
+            raw.encode(b"abcd", &mut out),
+            Err(WireError::MessageTooLarge { length, limit })
+        );
+        assert_eq!(out, "abc");
+    }
+
+    #[test]
+    fn the_end_is_never_truncation() {
+        assert_eq!(Raw::new().finish(b""), Ok(None));
+        assert!(matches!(Raw::new().finish(b"ab"), Ok(Some(frame)) if frame.consumed == 2));
+    }
+}

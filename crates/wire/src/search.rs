@@ -52,7 +52,7 @@ mod tests {
     fn finds_the_first_byte() {
         // Around every boundary of the steps in which the search proceeds, and with neighbours that
         // differ in one bit, which a wrong carry would take for a hit.
-        for length in 0..100 {
+        for length in 0..if cfg!(miri) { 45 } else { 100 } {
             for other in [b'\n' ^ 1, b'\n' ^ 0x80, 0, 0xff] {
                 let mut haystack = vec![other; length];
                 assert_eq!(find_byte(&haystack, b'\n'), None);

@@ -131,3 +131,83 @@ impl fmt::Display for Framing {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Codec, DEFAULT_MAX_MESSAGE};
+
+    #[test]
+    fn texts_that_name_a_framing() {
+        let layout = |width, order| {
+            LengthPrefix::new()
+                .with_width(width)
+                .with_order(order)
+                .into()
+        };
+        let (big, little) = (ByteOrder::Big, ByteOrder::Little);
+        let delimiter = |bytes: &'static [u8]| Delimiter::new(bytes).unwrap().into();
+        for (text, framing, shown) in [
+            ("length", Framing::default(), "length"),
+            ("length:4", Framing::default(), "length"),
+            ("length:4be", Framing::default(), "length"),
+            ("length:4le", layout(Width::U32, little), "length:4le"),
+            ("length:1", layout(Width::U8, big), "length:1"),
+            ("length:1le", layout(Width::U8, little), "length:1"),
+            ("length:2be", layout(Width::U16, big), "length:2"),
+            ("length:8le", layout(Width::U64, little), "length:8le"),
+            ("varint", LengthPrefix::varint().into(), "varint"),
+            ("lines", Lines::new().into(), "lines"),
+            ("raw", Raw::new().into(), "raw"),
+            ("delimiter:0d0A", delimiter(b"\r\n"), "delimiter:0d0a"),
+            ("delimiter:00", delimiter(b"\0"), "delimiter:00"),
+        ] {
+            let parsed: Framing = text.parse().unwrap();
+            assert_eq!(parsed, framing, "{text}");
+            assert_eq!(parsed.to_string(), shown);
+            assert_eq!(
+                parsed.max_message() as u64,
+                match text.split_at(7.min(text.len())) {
+                    ("length:", rest) if rest.starts_with('1') => 255,
+                    ("length:", rest) if rest.starts_with('2') => 65535,
+                    _ => DEFAULT_MAX_MESSAGE as u64,
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong_and_what_is_allowed() {
+        for (text, problem) in [
+            ("", "the framing is empty"),
+            ("line", "there is no framing `line`"),
+            ("Lines", "there is no framing `Lines`"),
+            ("length:", "`` is no layout"),
+            ("length:3", "`3` is no layout"),
+            ("length:4xe", "`4xe` is no layout"),
+            ("length:4 be", "`4 be` is no layout"),
+            ("varint:4", "framing `varint` takes nothing behind its name"),
+            ("raw:", "takes nothing behind its name"),
+            ("delimiter", "needs the delimiter in hexadecimal"),
+            ("delimiter:", "the delimiter is empty"),
+            ("delimiter:0", "delimiter `0` is not hexadecimal"),
+            ("delimiter:0d0", "is not hexadecimal"),
+            ("delimiter:\\n", "is not hexadecimal"),
+            ("delimiter:ä", "is not hexadecimal"),
+            ("custom", "can be set in code only"),
+        ] {
+            let error = text.parse::<Framing>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+            assert!(
+                error.ends_with("delimiter:HEX (delimiter:0d0a), raw"),
+                "{error}"
+            );
+            assert!(!error.contains("  "), "{error}");
+        }
+    }
+
+    #[test]
+    fn display_obeys_width() {
+        assert_eq!(format!("[{:>8}]", Framing::default()), "[  length]");
+    }
+}

@@ -1,0 +1,93 @@
+//! A reader for tests: pieces of a stream in, messages out, every promise of a codec checked.
+#![allow(dead_code)] // not every user of this file needs all of it
+
+use network_system_wire::{Codec, Decoded, Frame, WireError};
+
+/// What a reader got out of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The messages before the end or the error.
+    pub messages: Vec<Vec<u8>>,
+    /// Why the stream could not be read to its end.
+    pub error: Option<WireError>,
+}
+
+impl Outcome {
+    fn take(&mut self, frame: &Frame, buffer: &mut Vec<u8>) {
+        assert!(frame.consumed > 0, "a frame without bytes never ends");
+        assert!(frame.consumed <= buffer.len(), "{frame:?} of {buffer:?}");
+        let payload = frame.payload.slice(&buffer[..frame.consumed]);
+        self.messages
+            .push(payload.expect("the payload lies in the frame").to_vec());
+        buffer.drain(..frame.consumed);
+    }
+}
+
+/// Reads as a connection does: appends what arrives, decodes all there is, remembers what was seen.
+/// On the way it checks what [`Codec::decode`] promises about its answers.
+pub fn read<'a>(codec: &dyn Codec, chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    let (mut buffer, mut examined, mut least) = (Vec::new(), 0, 0);
+    let mut outcome = Outcome {
+        messages: Vec::new(),
+        error: None,
+    };
+    for chunk in chunks {
+        buffer.extend_from_slice(chunk);
+        loop {
+            let decoded = codec.decode(&buffer, examined);
+            assert_eq!(decoded, codec.decode(&buffer, 0), "examined {examined}");
+            if buffer.len() < least {
+                assert!(
+                    matches!(decoded, Ok(Decoded::Incomplete { .. })),
+                    "{decoded:?} of {} bytes, and {least} were said to be needed",
+                    buffer.len()
+                );
+            }
+            match decoded {
+                Ok(Decoded::Frame(frame)) => {
+                    outcome.take(&frame, &mut buffer);
+                    (examined, least) = (0, 0);
+                }
+                Ok(Decoded::Incomplete { needed }) => {
+                    assert!(needed > buffer.len(), "{needed} of {}", buffer.len());
+                    (examined, least) = (buffer.len(), needed);
+                    break;
+                }
+                Err(error) => {
+                    outcome.error = Some(error);
+                    return outcome;
+                }
+            }
+        }
+    }
+    loop {
+        match codec.finish(&buffer) {
+            Ok(Some(frame)) => outcome.take(&frame, &mut buffer),
+            Ok(None) => return outcome,
+            Err(error) => {
+                outcome.error = Some(error);
+                return outcome;
+            }
+        }
+    }
+}
+
+/// `stream` in pieces of these sizes, over and over; an empty piece is a piece too.
+pub fn cut<'a>(stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    let mut rest = stream;
+    let mut pieces = Vec::new();
+    for size in sizes.iter().chain(&[1]).cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, behind) = rest.split_at((*size).min(rest.len()));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces
+}
+
+/// All bytes of `stream`, one at a time.
+pub fn bytewise(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    stream.chunks(1)
+}
