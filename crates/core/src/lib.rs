@@ -1,1 +1,50 @@
-//! network-system core
+//! The connection and session engine of network-system.
+//!
+//! Most users depend on the crate `network-system`, which adds transports to what is here. This
+//! crate knows no socket: it moves messages over anything that implements [`Link`].
+
+pub mod config;
+
+mod address;
+mod attributes;
+mod batch;
+mod buffers;
+mod client;
+mod clock;
+mod close;
+mod connection;
+mod driver;
+mod envelope;
+mod error;
+mod handler;
+mod lane;
+mod link;
+mod memory;
+mod message;
+mod outbox;
+mod queue;
+mod requests;
+mod server;
+mod session;
+mod statistics;
+mod stream;
+mod sync;
+
+pub use network_system_wire as wire;
+
+pub use address::{Address, AddressError};
+pub use batch::MessageBatch;
+pub use client::{Client, ClientBuilder, ClientState};
+pub use close::CloseReason;
+pub use connection::{Connection, ConnectionListener, ConnectionReceiver, ConnectionSender};
+pub use error::{Error, ErrorKind, Result, Side};
+pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
+pub use link::{Bound, Endpoint, Link, LinkInfo, Listener, Sent, Sink, Source, Transports};
+pub use memory::{Memory, MemoryBound, MemoryListener};
+pub use message::{Message, MessageKind};
+pub use queue::{Encoding, OutQueue, ZERO_COPY};
+pub use requests::Request;
+pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
+pub use session::{Session, SessionStatistics};
+pub use statistics::{Latency, Statistics};
+pub use stream::StreamLink;

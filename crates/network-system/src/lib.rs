@@ -1,1 +1,103 @@
-//! network-system
+//! Asynchronous, message-oriented networking: one [`Handler`], served unchanged over every
+//! transport, with every limit on by default.
+//!
+//! A **server** with closures:
+//!
+//! ```no_run
+//! use network_system::Server;
+//!
+//! # async fn run() -> network_system::Result<()> {
+//! let server = Server::builder()
+//!     .listen("tcp://0.0.0.0:8080")
+//!     .on_message(|session, message| async move { session.send(message).await })
+//!     .start()
+//!     .await?;
+//! println!("{}", server.statistics());
+//! server.shutdown(std::time::Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A **client** that keeps its connection:
+//!
+//! ```no_run
+//! use network_system::Client;
+//!
+//! # async fn run() -> network_system::Result<()> {
+//! let client = Client::builder("tcp://127.0.0.1:8080")
+//!     .on_message(|_, message| async move { println!("{message:?}") })
+//!     .connect()
+//!     .await?;
+//! client.send("hello").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The **coroutine level**, where you own the connection:
+//!
+//! ```no_run
+//! # async fn run() -> network_system::Result<()> {
+//! let mut connection = network_system::connect("tcp://127.0.0.1:8080").await?;
+//! connection.send("hello").await?;
+//! while let Some(message) = connection.receive().await? {
+//!     connection.send(message).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Addresses are URLs: `tcp://host:port`, `unix:///path` and `memory://name`. Their query changes
+//! settings for one address, such as `tcp://0.0.0.0:8080?framing=lines`.
+
+pub use network_system_core::config::{Backoff, OverflowPolicy};
+pub use network_system_core::wire::Framing;
+pub use network_system_core::{
+    Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
+    Endpoint, Error, ErrorKind, Events, Handler, Ignore, Latency, Link, LinkInfo, Listener, Memory,
+    Message, MessageBatch, MessageKind, OnMessage, OutQueue, Outcome, Request, Result, Sent,
+    Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, Transports,
+    ZERO_COPY, config, wire,
+};
+pub use network_system_transports::{AnyLink, Schemes};
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{
+        Backoff, Client, CloseReason, Error, ErrorKind, Framing, Handler, Message, MessageBatch,
+        OverflowPolicy, Request, Result, Server, Session,
+    };
+}
+
+/// A server over every transport of this build; see [`network_system_core::Server`].
+pub type Server = network_system_core::Server<Schemes>;
+
+/// What makes a [`Server`]; see [`network_system_core::ServerBuilder`].
+pub type ServerBuilder<H> = network_system_core::ServerBuilder<Schemes, H>;
+
+/// A client over every transport of this build; see [`network_system_core::Client`].
+pub type Client = network_system_core::Client<Schemes>;
+
+/// What makes a [`Client`]; see [`network_system_core::ClientBuilder`].
+pub type ClientBuilder<H> = network_system_core::ClientBuilder<Schemes, H>;
+
+/// A connection that you drive; see [`network_system_core::Connection`].
+pub type Connection = network_system_core::Connection<AnyLink>;
+
+/// Accepts connections that you drive; see [`network_system_core::ConnectionListener`].
+pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
+
+/// Opens a connection that you drive.
+///
+/// # Errors
+/// As [`network_system_core::Connection::open`].
+pub async fn connect(address: &str) -> Result<Connection> {
+    Connection::open(&Schemes, address).await
+}
+
+/// Listens for connections that you drive.
+///
+/// # Errors
+/// As [`network_system_core::ConnectionListener::bind`].
+pub async fn listen(address: &str) -> Result<ConnectionListener> {
+    ConnectionListener::bind(&Schemes, address).await
+}

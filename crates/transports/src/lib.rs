@@ -1,1 +1,11 @@
-//! network-system transports
+//! The transports of network-system: a socket in, a [`Link`](network_system_core::Link) out.
+//!
+//! [`Schemes`] picks the transport by the scheme of an address. Most users depend on the crate
+//! `network-system`, which puts it together with the engine.
+
+mod schemes;
+pub mod tcp;
+#[cfg(unix)]
+pub mod unix;
+
+pub use schemes::{AnyBound, AnyLink, AnyListener, Schemes};

@@ -1,0 +1,301 @@
+//! Keeps one connection to a server alive: [`Client`].
+
+mod builder;
+mod offline;
+mod task;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use builder::ClientBuilder;
+pub(crate) use task::connect;
+
+use crate::batch::MessageBatch;
+use crate::close::CloseReason;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handler::{Events, Ignore};
+use crate::link::Transports;
+use crate::message::Message;
+use crate::outbox::Command;
+use crate::session::Session;
+use crate::statistics::{Counters, Statistics};
+use offline::Offline;
+
+/// A client that connects, and connects again when the connection is lost.
+///
+/// Messages that are sent while there is no connection wait in a bounded queue and go out first
+/// when there is one. Dropping the client closes the connection at once;
+/// [`close`](Self::close) writes what is queued first.
+pub struct Client<T> {
+    shared: Arc<Shared>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    transports: PhantomData<fn() -> T>,
+}
+
+/// What the client's handle and its task share.
+pub(crate) struct Shared {
+    state: watch::Sender<ClientState>,
+    /// The session to send to; set once the offline queue has gone out.
+    current: Mutex<Option<Session>>,
+    offline: Mutex<Offline>,
+    counters: Arc<Counters>,
+    stopping: CancellationToken,
+    request_timeout: Duration,
+}
+
+/// What a client is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ClientState {
+    /// It tries to connect.
+    Connecting {
+        /// Rounds over all addresses that have failed since the last connection.
+        failures: u32,
+    },
+    /// It is connected.
+    Connected,
+    /// It waits before the next round.
+    Waiting {
+        /// Rounds over all addresses that have failed since the last connection.
+        failures: u32,
+        /// How long it waits.
+        delay: Duration,
+        /// Why the last try failed.
+        error: Option<Error>,
+    },
+    /// It has ended, with the error of the last try where that was the reason.
+    Closed(Option<Error>),
+}
+
+impl ClientState {
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected)
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Option<Session> {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn offline(&self) -> std::sync::MutexGuard<'_, Offline> {
+        self.offline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed_error(&self) -> Option<Error> {
+        match &*self.state.borrow() {
+            ClientState::Closed(error) => {
+                let closed = Error::new(ErrorKind::ConnectionClosed, "send a message");
+                Some(match error {
+                    Some(error) => closed.because(error).caused_by(error.clone()),
+                    None => closed.because("the client is closed"),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps a message for later; the session to use instead when there is one by now.
+    fn keep(&self, message: Message) -> Result<Option<(Session, Message)>> {
+        // the lock order is the task's: current, then offline
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some(session) if !session.is_closed() => Ok(Some((session.clone(), message))),
+            _ => match self.closed_error() {
+                Some(error) => Err(error),
+                None => self.offline().push(message).map(|()| None),
+            },
+        }
+    }
+}
+
+impl<T: Transports> Client<T> {
+    /// A builder for a client of the server at `address`, over the default transports.
+    pub fn builder(address: impl Into<String>) -> ClientBuilder<T, Events<Ignore>> {
+        ClientBuilder::new(T::default()).address(address)
+    }
+}
+
+impl<T> Client<T> {
+    /// Sends a message, or keeps it for later while there is no connection. Waits for room like
+    /// [`Session::send`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`] when the offline queue is full, [`ErrorKind::ConnectionClosed`]
+    /// when the client has ended; else as [`Session::send`].
+    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
+        let mut message = message.into();
+        let mut session = self.shared.current();
+        loop {
+            if let Some(session) = session.take() {
+                match session.send(message.clone()).await {
+                    Err(error) if session.is_closed() && !error.is_full() => {}
+                    result => return result,
+                }
+            }
+            match self.shared.keep(message)? {
+                None => return Ok(()),
+                Some((current, back)) => {
+                    session = Some(current);
+                    message = back;
+                }
+            }
+        }
+    }
+
+    /// Sends many messages at the cost of about one.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); the messages before the one that fails are sent.
+    pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
+        let batch: MessageBatch = batch.into();
+        match self.shared.current() {
+            Some(session) if !session.is_closed() => session.send_batch(batch).await,
+            _ => {
+                for message in batch.into_messages() {
+                    self.send(message).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the server and waits for its reply, for a connection first if there is none; at most
+    /// for the [request timeout](crate::config::ClientConfig::request_timeout). Needs the envelope.
+    ///
+    /// # Errors
+    /// As [`Session::request_within`].
+    pub async fn request(&self, message: impl Into<Message>) -> Result<Message> {
+        self.request_within(message, self.shared.request_timeout)
+            .await
+    }
+
+    /// As [`request`](Self::request), with a deadline.
+    ///
+    /// # Errors
+    /// As [`Session::request_within`].
+    pub async fn request_within(
+        &self,
+        message: impl Into<Message>,
+        deadline: Duration,
+    ) -> Result<Message> {
+        let until = Instant::now() + deadline;
+        let session = tokio::time::timeout_at(until, self.connected())
+            .await
+            .map_err(|_| {
+                Error::new(ErrorKind::Timeout, "send a request")
+                    .because(format_args!("there was no connection within {deadline:?}"))
+            })??;
+        session
+            .request_within(message, until.saturating_duration_since(Instant::now()))
+            .await
+    }
+
+    /// Waits until there is a connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionClosed`] when the client has ended.
+    pub async fn connected(&self) -> Result<Session> {
+        let mut state = self.shared.state.subscribe();
+        loop {
+            if state.borrow_and_update().is_connected()
+                && let Some(session) = self.shared.current()
+            {
+                return Ok(session);
+            }
+            if let Some(error) = self.shared.closed_error() {
+                return Err(error);
+            }
+            if state.changed().await.is_err() {
+                return Err(Error::new(ErrorKind::ConnectionClosed, "connect"));
+            }
+        }
+    }
+
+    /// The session of the connection that is up now.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        self.shared.current()
+    }
+
+    /// What the client is doing.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Every change of [`state`](Self::state), for observers; may skip states that pass quickly.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ClientState> {
+        self.shared.state.subscribe()
+    }
+
+    /// Messages and bytes that wait for a connection.
+    #[must_use]
+    pub fn offline_queue(&self) -> (usize, usize) {
+        self.shared.offline().level()
+    }
+
+    /// What the client has done so far, over all its connections.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let session = self.shared.current();
+        let queued = session.map_or(0, |session| session.queued_bytes() as u64);
+        self.shared.counters.snapshot(queued)
+    }
+
+    /// Writes what is queued, closes the connection and does not connect again; cuts it off after
+    /// `deadline`. Messages that still wait for a connection are dropped and counted.
+    pub async fn close(self, deadline: Duration) {
+        self.shared.stopping.cancel();
+        if let Some(session) = self.shared.current() {
+            session.command(Command::Close(CloseReason::Shutdown));
+        }
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut task) = task else { return };
+        if tokio::time::timeout(deadline, &mut task).await.is_err() {
+            if let Some(session) = self.shared.current() {
+                session.command(Command::Cut(CloseReason::Cut));
+            }
+            if tokio::time::timeout(Duration::from_secs(1), &mut task)
+                .await
+                .is_err()
+            {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl<T> Drop for Client<T> {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
+        if let Some(session) = self.shared.current() {
+            session.command(Command::Cut(CloseReason::Cut));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Client<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! How a client is configured: [`ClientBuilder`].
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use network_system_wire::Framing;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::offline::Offline;
+use super::task::{Outgoing, Task};
+use super::{Client, ClientState, Shared};
+use crate::address::Address;
+use crate::close::CloseReason;
+use crate::config::{Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy};
+use crate::error::{Error, ErrorKind, Result};
+use crate::handler::{Events, Handler, Ignore, OnMessage, Others, Outcome};
+use crate::link::Transports;
+use crate::requests::Request;
+use crate::session::Session;
+use crate::statistics::Counters;
+
+/// Collects addresses, settings and event handlers; [`connect`](Self::connect) or
+/// [`start`](Self::start) makes a [`Client`].
+///
+/// Every setting has the default that its field in [`ClientConfig`] states.
+#[must_use = "a client does nothing until it is started"]
+pub struct ClientBuilder<T, H> {
+    transports: T,
+    config: ClientConfig,
+    handler: H,
+}
+
+impl<T: Transports> ClientBuilder<T, Events<Ignore>> {
+    /// A client over `transports` that drops every message.
+    pub fn new(transports: T) -> Self {
+        let handler = Events {
+            message: Ignore,
+            others: Others::default(),
+        };
+        Self {
+            transports,
+            config: ClientConfig::default(),
+            handler,
+        }
+    }
+}
+
+impl<T: Transports, M> ClientBuilder<T, Events<M>> {
+    /// Runs `f` for each new connection. It returns nothing, or a `Result` whose error ends the
+    /// client.
+    pub fn on_connect<R: Outcome>(
+        mut self,
+        f: impl Fn(&Session) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.handler.others.on_connect(f);
+        self
+    }
+
+    /// Runs `f` for each message: `|session, message| async move { … }`. It returns nothing, or a
+    /// `Result` whose error closes the connection.
+    pub fn on_message<F: OnMessage>(self, f: F) -> ClientBuilder<T, Events<F>> {
+        let handler = Events {
+            message: f,
+            others: self.handler.others,
+        };
+        ClientBuilder {
+            transports: self.transports,
+            config: self.config,
+            handler,
+        }
+    }
+
+    /// Runs `f` for each request of the server. Needs the [envelope](Self::envelope).
+    pub fn on_request<F>(
+        mut self,
+        f: impl Fn(Session, Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        self.handler.others.on_request(f);
+        self
+    }
+
+    /// Runs `f` for each connection that has ended, with the reason.
+    pub fn on_disconnect(
+        mut self,
+        f: impl Fn(&Session, &CloseReason) + Send + Sync + 'static,
+    ) -> Self {
+        self.handler.others.on_disconnect(f);
+        self
+    }
+
+    /// Runs `f` for each error; without a session when connecting failed.
+    pub fn on_error(
+        mut self,
+        f: impl Fn(Option<&Session>, &Error) + Send + Sync + 'static,
+    ) -> Self {
+        self.handler.others.on_error(f);
+        self
+    }
+}
+
+impl<T: Transports, H> ClientBuilder<T, H> {
+    /// Uses `handler` in place of closures.
+    pub fn handler<N: Handler>(self, handler: N) -> ClientBuilder<T, N> {
+        ClientBuilder {
+            transports: self.transports,
+            config: self.config,
+            handler,
+        }
+    }
+
+    /// Uses `transports` to resolve addresses.
+    pub fn transports<N: Transports>(self, transports: N) -> ClientBuilder<N, H> {
+        ClientBuilder {
+            transports,
+            config: self.config,
+            handler: self.handler,
+        }
+    }
+
+    /// Replaces all settings; addresses given before are kept.
+    pub fn config(mut self, config: ClientConfig) -> Self {
+        let mut addresses = std::mem::take(&mut self.config.addresses);
+        self.config = config;
+        addresses.append(&mut self.config.addresses);
+        self.config.addresses = addresses;
+        self
+    }
+
+    /// Adds an address; they are tried in turn.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.config.addresses.push(address.into());
+        self
+    }
+
+    /// How to connect again after a loss. Default: 0.5 s, doubled up to 30 s, full jitter.
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.config.reconnect = backoff;
+        self
+    }
+
+    /// How long one connect may take. Default: 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a request may take. Default: 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.config.request_timeout = timeout;
+        self
+    }
+
+    /// Bytes of messages that are kept while there is no connection. Default: 1 MiB.
+    pub fn offline_queue(mut self, bytes: usize) -> Self {
+        self.config.offline_queue = bytes;
+        self
+    }
+
+    /// How messages are delimited. Default: `u32` big-endian length.
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.config.session.framing = framing;
+        self
+    }
+
+    /// Gives every message the envelope header: requests, heartbeats, drain announcements. The
+    /// server must do the same. Default: no.
+    pub fn envelope(mut self, on: bool) -> Self {
+        self.config.session.envelope = on;
+        self
+    }
+
+    /// Largest message in bytes. Default: 16 MiB.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.config.session.max_message = bytes;
+        self
+    }
+
+    /// Bytes at which the outbox is full, and at which it has room again. Default: 1 MiB and
+    /// 256 KiB.
+    pub fn outbox(mut self, high: usize, low: usize) -> Self {
+        let overflow = self.config.session.outbox.overflow;
+        self.config.session.outbox = OutboxConfig {
+            high,
+            low,
+            overflow,
+        };
+        self
+    }
+
+    /// What happens to a message that finds the outbox full. Default: the sender waits.
+    pub fn overflow(mut self, policy: OverflowPolicy) -> Self {
+        self.config.session.outbox.overflow = policy;
+        self
+    }
+
+    /// Closes a connection without traffic for this long. Default: never.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.session.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Probes a silent server at this interval, and gives up after `missed` unanswered probes.
+    /// Default: 30 s, 2.
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>, missed: u32) -> Self {
+        self.config.session.heartbeat = Heartbeat {
+            interval: interval.into(),
+            missed,
+        };
+        self
+    }
+
+    fn task(self) -> Result<Task<T, H>> {
+        let config = self.config;
+        config.validate()?;
+        let link = LinkConfig {
+            session: config.session.clone(),
+            socket: config.socket.clone(),
+        };
+        let mut addresses = Vec::new();
+        for text in &config.addresses {
+            let address: Address = text.parse()?;
+            let link = link.for_address(&address)?;
+            addresses.push((address, link));
+        }
+        if addresses.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "start the client")
+                .because("there is no address to connect to"));
+        }
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(ClientState::Connecting { failures: 0 }),
+            current: Mutex::default(),
+            offline: Mutex::new(Offline::new(config.offline_queue)),
+            counters: Arc::new(Counters::new()),
+            stopping: CancellationToken::new(),
+            request_timeout: config.request_timeout,
+        });
+        let handler = Arc::new(Outgoing {
+            inner: self.handler,
+            shared: shared.clone(),
+        });
+        Ok(Task {
+            transports: self.transports,
+            handler,
+            shared,
+            config,
+            addresses,
+            next: 0,
+        })
+    }
+
+    /// Starts in the background: the client connects as soon as it can.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] names the setting or address that makes no sense.
+    pub fn start(self) -> Result<Client<T>>
+    where
+        H: Handler,
+    {
+        self.task().map(|task| spawn(task, None))
+    }
+
+    /// Connects now, and keeps the connection from then on.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), or why the last address could not be reached.
+    pub async fn connect(self) -> Result<Client<T>>
+    where
+        H: Handler,
+    {
+        let mut task = self.task()?;
+        let link = task.round().await?;
+        let client = spawn(task, Some(link));
+        client.connected().await?;
+        Ok(client)
+    }
+}
+
+fn spawn<T: Transports, H: Handler>(
+    task: Task<T, H>,
+    link: Option<(T::Link, LinkConfig)>,
+) -> Client<T> {
+    let shared = task.shared.clone();
+    let sampled = shared.clone();
+    tokio::spawn(async move {
+        let sampling = sampled.counters.keep_sampling();
+        sampled.stopping.run_until_cancelled(sampling).await
+    });
+    let handle = tokio::spawn(task.run(link));
+    Client {
+        shared,
+        task: Mutex::new(Some(handle)),
+        transports: std::marker::PhantomData,
+    }
+}

@@ -1,0 +1,102 @@
+//! The deadlines of one connection: idle time and heartbeats, with a single timer that is set anew
+//! only when it fires.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::config::SessionConfig;
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing has moved for the idle time.
+    Idle,
+    /// The peer has been silent for a heartbeat interval: ask it.
+    Ping,
+    /// The peer has not answered: it is dead.
+    Dead,
+}
+
+/// The deadlines of one connection.
+pub(crate) struct Clock {
+    timer: Option<Pin<Box<Sleep>>>,
+    idle: Option<Duration>,
+    heartbeat: Option<Duration>,
+    missed_most: u32,
+    missed: u32,
+    /// When a message last moved, either way.
+    active: Instant,
+    /// When the peer was last heard, or asked.
+    heard: Instant,
+}
+
+impl Clock {
+    /// The deadlines of `config`; `pings` where the connection can carry them.
+    pub(crate) fn new(config: &SessionConfig, pings: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            timer: None,
+            idle: config.idle_timeout,
+            heartbeat: config.heartbeat.interval.filter(|_| pings),
+            missed_most: config.heartbeat.missed,
+            missed: 0,
+            active: now,
+            heard: now,
+        }
+    }
+
+    /// The peer was heard.
+    #[inline]
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.missed = 0;
+    }
+
+    /// A message moved.
+    #[inline]
+    pub(crate) fn active(&mut self, now: Instant) {
+        self.active = now;
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let idle = self.idle.map(|idle| self.active + idle);
+        let beat = self.heartbeat.map(|beat| self.heard + beat);
+        match (idle, beat) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// What is due next; pending (and the task will be woken) when nothing is yet.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        loop {
+            let Some(next) = self.next() else {
+                return Poll::Pending;
+            };
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if next > now {
+                // something has moved since the timer was set
+                timer.as_mut().reset(next);
+                continue;
+            }
+            if self.idle.is_some_and(|idle| self.active + idle <= now) {
+                return Poll::Ready(Due::Idle);
+            }
+            if self.missed >= self.missed_most {
+                return Poll::Ready(Due::Dead);
+            }
+            self.missed += 1;
+            self.heard = now;
+            return Poll::Ready(Due::Ping);
+        }
+    }
+}

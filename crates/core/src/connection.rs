@@ -1,0 +1,318 @@
+//! The coroutine level: a [`Connection`] that you own and drive, with no task between you and the
+//! transport.
+
+mod split;
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use network_system_wire::envelope::Header;
+use tokio::time::Instant;
+
+pub use split::{ConnectionReceiver, ConnectionSender};
+
+use crate::address::Address;
+use crate::client::connect;
+use crate::clock::{Clock, Due};
+use crate::close::CloseReason;
+use crate::config::{ClientConfig, LinkConfig, ServerConfig, SessionConfig};
+use crate::envelope::{Inbound, Reader};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{Bound, Link, LinkInfo, Listener, Transports};
+use crate::message::Message;
+use crate::queue::{Encoding, OutQueue};
+use crate::session::SessionStatistics;
+
+/// One connection, driven by the task that owns it.
+///
+/// What is sent is queued, and written when the task would wait for input, so that answers to a
+/// burst of messages leave in one write. [`flush`](Self::flush) writes at once.
+pub struct Connection<L> {
+    link: L,
+    encoding: Encoding,
+    queue: OutQueue,
+    high: usize,
+    low: usize,
+    envelope: Option<Reader>,
+    clock: Clock,
+    since: Instant,
+    statistics: SessionStatistics,
+}
+
+impl<L: Link> Connection<L> {
+    /// A connection over `link`.
+    pub fn new(link: L, config: &SessionConfig) -> Self {
+        let envelope = link.info().envelope.then(Reader::default);
+        let mut connection = Self {
+            encoding: link.encoding(),
+            queue: OutQueue::default(),
+            high: config.outbox.high,
+            low: config.outbox.low,
+            clock: Clock::new(config, envelope.is_some()),
+            envelope,
+            since: Instant::now(),
+            statistics: SessionStatistics::default(),
+            link,
+        };
+        if connection.envelope.is_some() {
+            // an empty queue takes every control message
+            let _ = connection.control(Header::Hello, Message::default());
+        }
+        connection
+    }
+
+    /// Opens a connection to `address` with the defaults of a client: 10 s at most.
+    ///
+    /// # Errors
+    /// Why there is none: [`ErrorKind::InvalidArgument`], [`ErrorKind::ConnectionRefused`],
+    /// [`ErrorKind::ConnectionTimeout`], …
+    pub async fn open<T>(transports: &T, address: &str) -> Result<Self>
+    where
+        T: Transports<Link = L>,
+    {
+        let config = ClientConfig::default();
+        let address: Address = address.parse()?;
+        let link = LinkConfig {
+            session: config.session,
+            socket: config.socket,
+        };
+        let link_config = link.for_address(&address)?;
+        let link = connect(transports, &address, &link_config, config.connect_timeout).await?;
+        Ok(Self::new(link, &link_config.session))
+    }
+
+    /// What the transport knows about the connection.
+    pub fn info(&self) -> &LinkInfo {
+        self.link.info()
+    }
+
+    /// The transport's link.
+    pub fn get_ref(&self) -> &L {
+        &self.link
+    }
+
+    /// The next message; `None` when the peer has closed. Writes what is queued before it waits.
+    /// Cancel-safe: nothing is lost when the call is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MessageTooLarge`] or [`ErrorKind::Protocol`] when the peer breaks a limit or
+    /// the protocol, [`ErrorKind::SessionExpired`] after the idle time,
+    /// [`ErrorKind::ConnectionClosed`] when it vanished. The connection is of no further use then.
+    pub async fn receive(&mut self) -> Result<Option<Message>> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// As [`receive`](Self::receive), for hand-written futures.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        loop {
+            while let Some(message) = self.link.take()? {
+                if let Some(message) = self.open_envelope(message)? {
+                    self.statistics.messages_in += 1;
+                    return Poll::Ready(Ok(Some(message)));
+                }
+            }
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+            match self.link.poll_fill(cx)? {
+                Poll::Ready(true) => {
+                    let now = Instant::now();
+                    self.clock.heard(now);
+                    self.clock.active(now);
+                }
+                Poll::Ready(false) => return Poll::Ready(Ok(None)),
+                Poll::Pending => match self.clock.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Due::Ping) => {
+                        self.control(Header::Ping { token: 0 }, Message::default())?;
+                    }
+                    Poll::Ready(due) => return Poll::Ready(Err(self.expired(due))),
+                },
+            }
+        }
+    }
+
+    #[cold]
+    fn expired(&self, due: Due) -> Error {
+        let reason = if due == Due::Idle {
+            CloseReason::Idle
+        } else {
+            CloseReason::Heartbeat
+        };
+        reason.to_error("receive from").peer(&self.info().peer)
+    }
+
+    /// The message inside the envelope; `None` for what the protocol itself needs.
+    fn open_envelope(&mut self, message: Message) -> Result<Option<Message>> {
+        let Some(reader) = &mut self.envelope else {
+            return Ok(Some(message));
+        };
+        match reader.read(message)? {
+            Inbound::Message(message) => return Ok(Some(message)),
+            Inbound::Ping { token } => self.control(Header::Pong { token }, Message::default())?,
+            Inbound::Request { id, .. } => {
+                let code = ErrorKind::NotFound.code();
+                self.control(
+                    Header::Failure { id, code },
+                    "requests are not served here".into(),
+                )?;
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn control(&mut self, header: Header, message: Message) -> Result<()> {
+        self.queue.push(&self.encoding, Some(header), &message)
+    }
+
+    /// Queues a message; when more than the outbox limit (1 MiB) is queued, writes first until
+    /// there is room again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::InvalidArgument`] when the
+    /// framing cannot carry the message, else why writing failed.
+    pub async fn send(&mut self, message: impl Into<Message>) -> Result<()> {
+        let message = message.into();
+        if !self.has_room(message.len()) {
+            let low = self.low;
+            poll_fn(|cx| match self.poll_flush(cx) {
+                Poll::Pending if self.queue.bytes() <= low => Poll::Ready(Ok(())),
+                result => result,
+            })
+            .await?;
+        }
+        self.push(&message)
+    }
+
+    /// As [`send`](Self::send), but never waits or writes.
+    ///
+    /// # Errors
+    /// As `send`; [`ErrorKind::QueueFull`] when the outbox limit is reached.
+    pub fn feed(&mut self, message: impl Into<Message>) -> Result<()> {
+        let message = message.into();
+        if !self.has_room(message.len()) {
+            return Err(Error::new(ErrorKind::QueueFull, "queue a message")
+                .because(format_args!("{} bytes wait already", self.queue.bytes()))
+                .advice("flush first"));
+        }
+        self.push(&message)
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.queue.is_empty() || self.queue.bytes().saturating_add(size) <= self.high
+    }
+
+    fn push(&mut self, message: &Message) -> Result<()> {
+        let header = self.envelope.as_ref().map(|_| Header::Data);
+        self.queue.push(&self.encoding, header, message)
+    }
+
+    /// Writes everything that is queued.
+    ///
+    /// # Errors
+    /// Why writing failed.
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// As [`flush`](Self::flush), for hand-written futures.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.queue.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let (sent, result) = self.link.poll_send(cx, &mut self.queue);
+        self.statistics.messages_out += sent.messages;
+        self.statistics.bytes_out += sent.bytes;
+        if sent.bytes > 0 {
+            self.clock.active(Instant::now());
+        }
+        self.queue.release();
+        result
+    }
+
+    /// Writes what is queued and closes in good order.
+    ///
+    /// # Errors
+    /// Why writing failed.
+    pub async fn close(mut self) -> Result<()> {
+        self.flush().await?;
+        poll_fn(|cx| self.link.poll_close(cx)).await
+    }
+
+    /// What the connection has done so far.
+    pub fn statistics(&self) -> SessionStatistics {
+        SessionStatistics {
+            bytes_in: self.link.bytes_received(),
+            queued_bytes: self.queue.bytes() as u64,
+            age: self.since.elapsed(),
+            ..self.statistics
+        }
+    }
+
+    /// Two halves for two tasks. They share the connection under a lock that is held for the
+    /// length of a system call.
+    pub fn split(self) -> (ConnectionReceiver<L>, ConnectionSender<L>) {
+        split::split(self)
+    }
+}
+
+/// Accepts connections for the coroutine level.
+pub struct ConnectionListener<T: Transports> {
+    listener: <T::Bound as Bound>::Listener,
+    address: Address,
+    session: SessionConfig,
+}
+
+impl<T: Transports> ConnectionListener<T> {
+    /// Listens on `address` with the defaults of a server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BindFailed`] when the address cannot be taken,
+    /// [`ErrorKind::InvalidArgument`] when it makes no sense.
+    pub async fn bind(transports: &T, address: &str) -> Result<Self> {
+        let config = ServerConfig::default();
+        let address: Address = address.parse()?;
+        let link = LinkConfig {
+            session: config.session,
+            socket: config.socket,
+        };
+        let link = link.for_address(&address)?;
+        let bound = transports
+            .bind(&address, &link, 1)
+            .await?
+            .into_iter()
+            .next();
+        let Some(bound) = bound else {
+            return Err(Error::new(ErrorKind::Internal, "listen on").peer(&address));
+        };
+        let address = bound.local().clone();
+        Ok(Self {
+            listener: bound.start()?,
+            address,
+            session: link.session,
+        })
+    }
+
+    /// The address with the real port.
+    pub fn local(&self) -> &Address {
+        &self.address
+    }
+
+    /// The next connection. Cancel-safe.
+    ///
+    /// # Errors
+    /// What the system said; calling again may help.
+    pub async fn accept(&mut self) -> Result<Connection<T::Link>> {
+        self.listener
+            .accept()
+            .await
+            .map(|link| Connection::new(link, &self.session))
+    }
+}

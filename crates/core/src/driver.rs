@@ -1,0 +1,572 @@
+//! The task of one connection at handler level: reads whole batches, calls the handler, writes once
+//! per batch, and keeps the deadlines.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use network_system_wire::envelope::Header;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Due};
+use crate::close::CloseReason;
+use crate::config::SessionConfig;
+use crate::envelope::{Inbound, Reader};
+use crate::error::Result;
+use crate::handler::Handler;
+use crate::lane;
+use crate::link::Link;
+use crate::message::Message;
+use crate::outbox::Command;
+use crate::queue::OutQueue;
+use crate::requests::{self, Request};
+use crate::session::Session;
+use crate::statistics::Counters;
+
+/// While a handler is pending on a connection with an envelope, this many bytes are read ahead, so
+/// that replies and heartbeats still arrive.
+const READ_AHEAD: usize = 64 * 1024;
+/// Messages read ahead at most, however small.
+const READ_AHEAD_MESSAGES: usize = 1024;
+/// What the owner takes from an outbox at once where the oldest messages may be dropped: what it
+/// has taken can no longer be.
+const DROPPABLE_BATCH: usize = 64 * 1024;
+/// How long a connection that this side closed waits for the peer to close too. Closing a socket
+/// with unread input resets it, and a reset can destroy what was written before.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One connection being driven.
+pub(crate) struct Driver<L, H> {
+    link: L,
+    session: Session,
+    handler: Arc<H>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    envelope: Option<Reader>,
+    /// Messages read while a handler was pending.
+    ahead: VecDeque<Inbound>,
+    ahead_bytes: usize,
+    /// When the batch that is being handled was read.
+    batch_since: Instant,
+    batch_messages: u64,
+    bytes_seen: u64,
+    /// Heartbeats that are queued: they are no activity.
+    controls: u64,
+    /// Bytes held, as the outbox was told.
+    owned: usize,
+    /// Why to stop, noticed while a handler was pending.
+    stop: Option<CloseReason>,
+    /// What the outbox asked for last.
+    command: Option<Command>,
+    /// Whether a message went out since the clock was told.
+    moved: bool,
+    close_timeout: Duration,
+}
+
+impl<L: Link, H: Handler> Driver<L, H> {
+    pub(crate) fn new(
+        link: L,
+        session: Session,
+        handler: Arc<H>,
+        counters: Arc<Counters>,
+        config: &SessionConfig,
+    ) -> Self {
+        let envelope = link.info().envelope.then(Reader::default);
+        Self {
+            clock: Clock::new(config, envelope.is_some()),
+            envelope,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            batch_since: Instant::now(),
+            batch_messages: 0,
+            bytes_seen: 0,
+            controls: 0,
+            owned: 0,
+            stop: None,
+            command: None,
+            moved: false,
+            close_timeout: config.close_timeout,
+            link,
+            session,
+            handler,
+            counters,
+        }
+    }
+
+    /// Drives the connection to its end, `on_disconnect` included; never panics with the handler.
+    pub(crate) async fn run(self) -> CloseReason {
+        let (session, handler) = (self.session.clone(), self.handler.clone());
+        let queue = OutQueue::new(session.tracks_sizes());
+        let reason = Scoped {
+            future: self.drive(),
+            session: session.clone(),
+            queue,
+        }
+        .await;
+        // after a panic nobody has closed these yet
+        let mut lost = OutQueue::new(false);
+        session.shared().outbox.close(&reason, &mut lost);
+        session.count_dropped(lost.messages() as u64);
+        session.shared().requests.close(&reason);
+        if let Some(error) = reason.error() {
+            handler.on_error(Some(&session), error);
+        }
+        handler.on_disconnect(&session, &reason).await;
+        session.set_ended();
+        reason
+    }
+
+    async fn drive(mut self) -> CloseReason {
+        let (session, handler) = (self.session.clone(), self.handler.clone());
+        if self.envelope.is_some() {
+            self.control(Header::Hello, Message::default());
+        }
+        let reason = match self.beside(handler.on_connect(&session)).await {
+            Ok(Ok(())) => self.serve(&session, &*handler).await,
+            Ok(Err(error)) => CloseReason::Refused(error.to_string()),
+            Err(reason) => reason,
+        };
+        self.finish(reason).await
+    }
+
+    /// Handles messages until there is a reason to stop. The hot loop.
+    async fn serve(&mut self, session: &Session, handler: &H) -> CloseReason {
+        loop {
+            let next = match self.envelope {
+                None => self.link.take(),
+                Some(_) => match self.next_enveloped() {
+                    Ok(Some(Inbound::Message(message))) => Ok(Some(message)),
+                    Ok(Some(other)) => match self.dispatch(session, handler, other).await {
+                        Ok(()) => continue,
+                        Err(reason) => return reason,
+                    },
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                },
+            };
+            let message = match next {
+                Ok(Some(message)) => message,
+                Ok(None) => match poll_fn(|cx| self.poll_batch(cx)).await {
+                    Ok(()) => continue,
+                    Err(reason) => return reason,
+                },
+                Err(error) => return CloseReason::from_error(error),
+            };
+            self.batch_messages += 1;
+            let mut call = pin!(handler.on_message(session, message));
+            let result = poll_fn(|cx| match call.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Ok(result)),
+                Poll::Pending => self.poll_beside(cx).map(Err),
+            })
+            .await;
+            match result {
+                Ok(Ok(())) if !session.shared().outbox.is_stopped() => {}
+                Ok(Ok(())) => return self.told_to_stop(),
+                Ok(Err(error)) => return self.failed(error),
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    /// The next message that has arrived already, on a connection with an envelope.
+    fn next_enveloped(&mut self) -> Result<Option<Inbound>> {
+        if let Some(inbound) = self.ahead.pop_front() {
+            self.ahead_bytes -= inbound.len();
+            return Ok(Some(inbound));
+        }
+        let Some(reader) = &mut self.envelope else {
+            return Ok(None);
+        };
+        self.link
+            .take()?
+            .map(|message| reader.read(message))
+            .transpose()
+    }
+
+    /// Handles what is not a plain message.
+    async fn dispatch(
+        &mut self,
+        session: &Session,
+        handler: &H,
+        inbound: Inbound,
+    ) -> Result<(), CloseReason> {
+        match inbound {
+            Inbound::Request { id, message } => {
+                self.batch_messages += 1;
+                let request = Request::new(session.clone(), id, message);
+                match self.beside(handler.on_request(session, request)).await? {
+                    Ok(()) if session.shared().outbox.is_stopped() => Err(self.told_to_stop()),
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.failed(error)),
+                }
+            }
+            other => {
+                self.protocol(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles what the protocol itself needs, which never waits; gives back what does.
+    fn protocol(&mut self, inbound: Inbound) -> Option<Inbound> {
+        let requests = &self.session.shared().requests;
+        match inbound {
+            Inbound::Reply { id, message } => {
+                self.batch_messages += 1;
+                requests.complete(id, Ok(message));
+            }
+            Inbound::Failure { id, code, text } => {
+                self.batch_messages += 1;
+                requests.complete(id, Err(requests::failure(code, &text)));
+            }
+            Inbound::Ping { token } => {
+                self.controls += 1;
+                self.control(Header::Pong { token }, Message::default());
+            }
+            Inbound::GoAway => self.session.shared().peer_leaving.store(true, Relaxed),
+            Inbound::Pong | Inbound::Hello => {}
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn control(&self, header: Header, message: Message) {
+        self.session.send_control(header, message);
+    }
+
+    /// Runs a handler's call and keeps the connection going beside it.
+    async fn beside<T>(&mut self, call: impl Future<Output = T>) -> Result<T, CloseReason> {
+        let mut call = pin!(call);
+        poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => self.poll_beside(cx).map(Err),
+        })
+        .await
+    }
+
+    /// The error of a handler; when the connection had failed before, that is the reason.
+    #[cold]
+    fn failed(&mut self, error: crate::Error) -> CloseReason {
+        self.stop.take().unwrap_or(CloseReason::Handler(error))
+    }
+
+    /// The command that made the outbox say that it is stopped.
+    #[cold]
+    fn told_to_stop(&mut self) -> CloseReason {
+        self.session
+            .shared()
+            .outbox
+            .stop_reason()
+            .unwrap_or(CloseReason::Cut)
+    }
+
+    /// Between batches: writes what is queued, then waits for input, a command or a deadline.
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        let messages = self.count_received();
+        if let Some(reason) = self.stop.take() {
+            return Poll::Ready(Err(reason));
+        }
+        let written = self.poll_write(cx);
+        self.tell_clock(messages);
+        if let Poll::Ready(Err(error)) = written {
+            return Poll::Ready(Err(CloseReason::from_error(error)));
+        }
+        if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
+            return Poll::Ready(Err(reason));
+        }
+        match self.link.poll_fill(cx) {
+            Poll::Ready(Ok(true)) => {
+                self.batch_since = Instant::now();
+                self.clock.heard(self.batch_since);
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Ok(false)) => return Poll::Ready(Err(CloseReason::Peer)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(CloseReason::from_error(error))),
+            Poll::Pending => {}
+        }
+        self.poll_clock(cx).map(Err)
+    }
+
+    /// While a handler is pending: goes on writing, and reading where the envelope makes that
+    /// useful. Ready when the call is to be abandoned.
+    #[cold]
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let written = self.poll_write(cx);
+        if let Some(Command::Cut(reason)) = &self.command {
+            return Poll::Ready(reason.clone());
+        }
+        if self.stop.is_some() {
+            return Poll::Pending;
+        }
+        let stalled = written.is_pending();
+        if let Poll::Ready(Err(error)) = written {
+            self.fail_beside(CloseReason::from_error(error));
+            return Poll::Pending;
+        }
+        if self.envelope.is_some() {
+            if let Err(reason) = self.poll_ahead(cx) {
+                self.fail_beside(reason);
+                return Poll::Pending;
+            }
+            // answers to heartbeats
+            let _ = self.poll_write(cx);
+        }
+        if !stalled {
+            // a handler that works without a word is not an idle peer
+            self.moved = true;
+        }
+        self.tell_clock(0);
+        self.poll_clock(cx)
+    }
+
+    /// The connection has failed while a handler runs: it may finish, but cannot send any more.
+    fn fail_beside(&mut self, reason: CloseReason) {
+        let mut lost = OutQueue::new(false);
+        let outbox = &self.session.shared().outbox;
+        lane::with(self.session.id(), |queue| lost.append(queue, usize::MAX));
+        outbox.close(&reason, &mut lost);
+        self.session.count_dropped(lost.messages() as u64);
+        self.session.shared().requests.close(&reason);
+        self.stop = Some(reason);
+    }
+
+    /// Reads ahead, a bounded amount; what the protocol needs is handled at once.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Some(reader) = &mut self.envelope else {
+            return Ok(());
+        };
+        let mut came = VecDeque::new();
+        let mut bytes = self.ahead_bytes;
+        let end = loop {
+            if bytes >= READ_AHEAD || self.ahead.len() + came.len() >= READ_AHEAD_MESSAGES {
+                break Ok(());
+            }
+            match self
+                .link
+                .take()
+                .and_then(|m| m.map(|m| reader.read(m)).transpose())
+            {
+                Ok(Some(inbound)) => {
+                    bytes += inbound.len();
+                    came.push_back(inbound);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => break Err(CloseReason::from_error(error)),
+            }
+            match self.link.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => self.clock.heard(Instant::now()),
+                Poll::Ready(Ok(false)) => break Err(CloseReason::Peer),
+                Poll::Ready(Err(error)) => break Err(CloseReason::from_error(error)),
+                Poll::Pending => break Ok(()),
+            }
+        };
+        for inbound in came {
+            if let Some(later) = self.protocol(inbound) {
+                self.ahead_bytes += later.len();
+                self.ahead.push_back(later);
+            }
+        }
+        end
+    }
+
+    /// Writes everything that is queued, here and in the outbox, as far as the transport takes it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let outbox = &self.session.shared().outbox;
+        let tracks = self.session.tracks_sizes();
+        let link = &mut self.link;
+        let mut sent = crate::link::Sent::default();
+        let result = lane::with(self.session.id(), |queue| {
+            let result = loop {
+                if outbox.is_ready() {
+                    let most = if tracks && !queue.is_empty() {
+                        0
+                    } else {
+                        DROPPABLE_BATCH
+                    };
+                    let command = outbox.take(queue, most, cx.waker());
+                    self.command = command.or(self.command.take());
+                    self.owned = queue.bytes();
+                }
+                if queue.is_empty() {
+                    break Poll::Ready(Ok(()));
+                }
+                let (now, result) = link.poll_send(cx, queue);
+                sent.messages += now.messages;
+                sent.bytes += now.bytes;
+                match result {
+                    Poll::Ready(Ok(())) if outbox.is_ready() => {}
+                    result => break result,
+                }
+            };
+            queue.release();
+            if queue.bytes() != self.owned {
+                self.owned = queue.bytes();
+                outbox.set_owned(self.owned);
+            }
+            result
+        });
+        if sent.bytes > 0 || sent.messages > 0 {
+            self.count_sent(sent);
+        }
+        result.unwrap_or(Poll::Ready(Ok(())))
+    }
+
+    fn count_sent(&mut self, sent: crate::link::Sent) {
+        let traffic = &self.session.shared().traffic;
+        traffic.messages_out.fetch_add(sent.messages, Relaxed);
+        traffic.bytes_out.fetch_add(sent.bytes, Relaxed);
+        self.counters.sent(sent.messages, sent.bytes);
+        let controls = self.controls.min(sent.messages);
+        self.controls -= controls;
+        self.moved |= sent.messages > controls;
+    }
+
+    /// Counts the batch that has been handled; how many messages it had.
+    #[inline]
+    fn count_received(&mut self) -> u64 {
+        let bytes = self.link.bytes_received();
+        if bytes == self.bytes_seen && self.batch_messages == 0 {
+            return 0;
+        }
+        let new = bytes - std::mem::replace(&mut self.bytes_seen, bytes);
+        let messages = std::mem::take(&mut self.batch_messages);
+        let traffic = &self.session.shared().traffic;
+        traffic.messages_in.fetch_add(messages, Relaxed);
+        traffic.bytes_in.fetch_add(new, Relaxed);
+        self.counters.received(messages, new);
+        messages
+    }
+
+    /// After a write: remembers that messages moved, and how long the batch took.
+    #[inline]
+    fn tell_clock(&mut self, messages: u64) {
+        if std::mem::take(&mut self.moved) || messages > 0 {
+            let now = Instant::now();
+            self.clock.active(now);
+            if messages > 0 {
+                self.counters
+                    .latency(now.saturating_duration_since(self.batch_since), messages);
+            }
+        }
+    }
+
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            match self.clock.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Idle) => return Poll::Ready(CloseReason::Idle),
+                Poll::Ready(Due::Dead) => return Poll::Ready(CloseReason::Heartbeat),
+                Poll::Ready(Due::Ping) => {
+                    self.controls += 1;
+                    self.control(
+                        Header::Ping {
+                            token: self.session.id(),
+                        },
+                        Message::default(),
+                    );
+                    if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                        return Poll::Ready(CloseReason::from_error(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the connection: in good order where the peer is still there.
+    async fn finish(mut self, mut reason: CloseReason) -> CloseReason {
+        self.count_received();
+        let shared = self.session.shared();
+        shared.requests.close(&reason);
+        let id = self.session.id();
+        lane::with(id, |queue| shared.outbox.close(&reason, queue));
+        let polite = !matches!(
+            reason,
+            CloseReason::Network(_)
+                | CloseReason::Cut
+                | CloseReason::Overflow
+                | CloseReason::Heartbeat
+        );
+        if polite {
+            let linger = !matches!(reason, CloseReason::Peer | CloseReason::Idle);
+            let timeout = self.close_timeout;
+            let closing = tokio::time::timeout(timeout, self.say_goodbye(linger)).await;
+            let unwritten = lane::with(id, |queue| !queue.is_empty()).unwrap_or(false);
+            if unwritten
+                && (closing.is_err() || matches!(closing, Ok(Err(_))))
+                && reason.is_orderly()
+            {
+                reason = CloseReason::Cut;
+            }
+        }
+        let left = lane::with(id, |queue| queue.messages()).unwrap_or(0);
+        self.session.count_dropped(left as u64);
+        reason
+    }
+
+    /// Writes what is queued, says that no more will come, and waits a moment for the peer to
+    /// close too.
+    async fn say_goodbye(&mut self, linger: bool) -> Result<(), ()> {
+        let written = poll_fn(|cx| {
+            let result = self.poll_write(cx);
+            if let Some(Command::Cut(_)) = self.command {
+                return Poll::Ready(Err(()));
+            }
+            result.map_err(|_| ())
+        });
+        written.await?;
+        poll_fn(|cx| self.link.poll_close(cx))
+            .await
+            .map_err(|_| ())?;
+        if linger {
+            let rest = poll_fn(|cx| {
+                loop {
+                    self.link.discard();
+                    match self.link.poll_fill(cx) {
+                        Poll::Ready(Ok(true)) => {}
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending if self.session.shared().outbox.is_cut() => {
+                            return Poll::Ready(());
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            });
+            let _ = tokio::time::timeout(LINGER, rest).await;
+        }
+        Ok(())
+    }
+}
+
+pin_project! {
+    /// Runs a connection's future with its queue in the thread's lane, and turns a panic of the
+    /// handler into the end of that connection.
+    struct Scoped<F> {
+        #[pin]
+        future: F,
+        session: Session,
+        queue: OutQueue,
+    }
+}
+
+impl<F: Future<Output = CloseReason>> Future for Scoped<F> {
+    type Output = CloseReason;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let this = self.project();
+        let poll = || catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
+        match lane::enter(this.session.id(), this.queue, poll) {
+            Ok(result) => result,
+            Err(_) => {
+                this.session.count_dropped(this.queue.messages() as u64);
+                Poll::Ready(CloseReason::Panicked)
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What can go wrong: [`Error`], with a stable [code](ErrorKind::code), whose fault it was and
+//! whether trying again can help.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use network_system_wire::WireError;
+
+use crate::address::AddressError;
+
+/// The result of everything in this library that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $side:ident, $retry:literal, $text:literal;)*) => {
+        /// What went wrong, as a category that a program can act on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind { $($(#[$doc])* $name,)* }
+
+        impl ErrorKind {
+            /// Every kind, for tables and bindings.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable number: the same in every release and over the C interface.
+            #[must_use]
+            pub const fn code(self) -> i32 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The category in words, such as `connection refused`.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            const fn side(self) -> Side {
+                match self { $(Self::$name => Side::$side,)* }
+            }
+
+            const fn retry(self) -> bool {
+                match self { $(Self::$name => $retry,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A connection could not be made, for a reason that has no kind of its own.
+    ConnectionFailed = -600, Network, true, "connection failed";
+    /// The peer's machine answered that nothing listens there.
+    ConnectionRefused = -601, Theirs, true, "connection refused";
+    /// No connection within the deadline.
+    ConnectionTimeout = -602, Network, true, "connection timed out";
+    /// The connection is closed.
+    ConnectionClosed = -603, Network, true, "connection closed";
+    /// A circuit breaker holds calls back.
+    CircuitOpen = -604, Ours, true, "circuit open";
+    /// No session has this id.
+    SessionNotFound = -620, Ours, false, "session not found";
+    /// The session was closed because it was silent or too old.
+    SessionExpired = -621, Theirs, true, "session expired";
+    /// The session cannot do this.
+    InvalidSession = -622, Ours, false, "invalid session";
+    /// A message could not be sent.
+    SendFailed = -640, Network, true, "send failed";
+    /// A message could not be received.
+    ReceiveFailed = -641, Network, true, "receive failed";
+    /// A message is larger than the limit.
+    MessageTooLarge = -642, Theirs, false, "message too large";
+    /// The peer broke the protocol.
+    Protocol = -643, Theirs, false, "protocol error";
+    /// A bounded queue has no room.
+    QueueFull = -644, Ours, true, "queue full";
+    /// The server is not running.
+    ServerNotStarted = -660, Ours, false, "server not started";
+    /// The server is running already.
+    ServerAlreadyRunning = -661, Ours, false, "server already running";
+    /// A listener could not take its address.
+    BindFailed = -662, Ours, false, "bind failed";
+    /// An argument or a setting makes no sense.
+    InvalidArgument = -1, Ours, false, "invalid argument";
+    /// Something named does not exist.
+    NotFound = -2, Ours, false, "not found";
+    /// The operating system or the peer does not allow it.
+    PermissionDenied = -3, Ours, false, "permission denied";
+    /// A deadline passed.
+    Timeout = -4, Network, true, "timed out";
+    /// It was called off.
+    Cancelled = -5, Ours, true, "cancelled";
+    /// Something must be started or configured first.
+    NotInitialized = -6, Ours, false, "not initialized";
+    /// Something of this name exists already.
+    AlreadyExists = -7, Ours, false, "already exists";
+    /// A resource of the machine ran out (memory, file descriptors).
+    OutOfMemory = -8, Ours, true, "out of resources";
+    /// An input or output operation failed.
+    Io = -9, Network, true, "input/output error";
+    /// The network failed.
+    Network = -10, Network, true, "network error";
+    /// A mistake of this library.
+    Internal = -99, Ours, false, "internal error";
+}
+
+/// Whose fault an error was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Ours: a wrong argument, a limit of our own, a lack of resources.
+    Ours,
+    /// The peer's: it broke the protocol, refused, or was silent.
+    Theirs,
+    /// The network between: it failed, or the peer vanished.
+    Network,
+}
+
+/// Something that failed: what was being done, to whom, why, and what to do about it.
+///
+/// Cheap to clone. [`fmt::Display`] prints one line without the causes; these are in
+/// [`source`](StdError::source).
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    side: Side,
+    retry: bool,
+    /// What was being done, such as `connect to`.
+    action: Cow<'static, str>,
+    /// To whom, as an address.
+    peer: Option<String>,
+    /// Why it failed, when the kind alone does not say.
+    reason: Option<String>,
+    /// What to do about it.
+    advice: Option<Cow<'static, str>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` while doing `action` (an infinitive, such as `connect to`).
+    #[must_use]
+    pub fn new(kind: ErrorKind, action: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            side: kind.side(),
+            retry: kind.retry(),
+            action: action.into(),
+            peer: None,
+            reason: None,
+            advice: None,
+            source: None,
+        }))
+    }
+
+    /// The error of an input or output operation; the kind follows from `error`.
+    #[must_use]
+    pub fn from_io(action: impl Into<Cow<'static, str>>, error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectionRefused,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof => ErrorKind::ConnectionClosed,
+            io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => ErrorKind::Network,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, action)
+            .because(io_text(&error))
+            .caused_by(error)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Names the peer or address.
+    #[must_use]
+    pub fn peer(self, peer: impl fmt::Display) -> Self {
+        self.with(|inner| inner.peer = Some(peer.to_string()))
+    }
+
+    /// Says why.
+    #[must_use]
+    pub fn because(self, reason: impl fmt::Display) -> Self {
+        self.with(|inner| inner.reason = Some(reason.to_string()))
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn advice(self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.with(|inner| inner.advice = Some(advice.into()))
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.with(|inner| inner.source = Some(Arc::new(source)))
+    }
+
+    /// The same error as another kind.
+    #[must_use]
+    pub fn into_kind(self, kind: ErrorKind) -> Self {
+        self.with(|inner| {
+            inner.kind = kind;
+            inner.side = kind.side();
+            inner.retry = kind.retry();
+        })
+    }
+
+    /// Overrides whose fault it was.
+    #[must_use]
+    pub fn blame(self, side: Side) -> Self {
+        self.with(|inner| inner.side = side)
+    }
+
+    /// The category.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The stable number, see [`ErrorKind::code`].
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.0.kind.code()
+    }
+
+    /// Whose fault it was.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.0.side
+    }
+
+    /// Whether the same call may succeed later without a change.
+    #[must_use]
+    pub fn can_retry(&self) -> bool {
+        self.0.retry
+    }
+
+    /// The peer or address that it happened with, where there was one.
+    #[must_use]
+    pub fn peer_name(&self) -> Option<&str> {
+        self.0.peer.as_deref()
+    }
+
+    /// Whether a deadline passed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Timeout | ErrorKind::ConnectionTimeout | ErrorKind::SessionExpired
+        )
+    }
+
+    /// Whether the connection is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::ConnectionClosed
+    }
+
+    /// Whether a bounded queue had no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.kind == ErrorKind::QueueFull
+    }
+}
+
+/// The text of an I/O error without the `(os error N)` that adds nothing for a reader.
+fn io_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((head, _)) => head.to_lowercase(),
+        None => text,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        write!(f, "could not {}", inner.action)?;
+        if let Some(peer) = &inner.peer {
+            write!(f, " {peer}")?;
+        }
+        match &inner.reason {
+            Some(reason) if inner.kind.text() == reason => write!(f, ": {reason}")?,
+            Some(reason) => write!(f, ": {}: {reason}", inner.kind.text())?,
+            None => write!(f, ": {}", inner.kind.text())?,
+        }
+        if let Some(advice) = &inner.advice {
+            write!(f, " ({advice})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({}): {self}", self.0.kind, self.code())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_ref()
+            .map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+impl From<WireError> for Error {
+    /// An error of the peer's bytes; for our own message, change the action and the blame.
+    fn from(error: WireError) -> Self {
+        let kind = match error {
+            WireError::MessageTooLarge { .. } => ErrorKind::MessageTooLarge,
+            _ => ErrorKind::Protocol,
+        };
+        Self::new(kind, "decode a message")
+            .because(&error)
+            .caused_by(error)
+    }
+}
+
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Self {
+        Self::new(ErrorKind::InvalidArgument, "use the address")
+            .because(&error)
+            .caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_negative() {
+        let mut codes: Vec<i32> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ErrorKind::ALL.len());
+        assert!(codes.iter().all(|code| *code < 0));
+    }
+
+    #[test]
+    fn a_message_says_what_to_whom_why_and_what_to_do() {
+        let io = io::Error::from_raw_os_error(111);
+        let error = Error::from_io("connect to", io)
+            .peer("tcp://127.0.0.1:1")
+            .advice("check that a server listens there");
+        assert_eq!(
+            error.to_string(),
+            "could not connect to tcp://127.0.0.1:1: connection refused \
+             (check that a server listens there)"
+        );
+        assert_eq!(error.code(), -601);
+        assert!(error.can_retry() && !error.is_timeout());
+        assert_eq!(error.side(), Side::Theirs);
+        assert!(StdError::source(&error).is_some());
+    }
+
+    #[test]
+    fn wire_errors_blame_the_peer() {
+        let error = Error::from(WireError::MessageTooLarge {
+            length: 9,
+            limit: 8,
+        });
+        assert_eq!(error.code(), -642);
+        assert_eq!(error.side(), Side::Theirs);
+    }
+}

@@ -1,0 +1,83 @@
+//! The lane of the running connection: while a connection's own task is being polled, its queue
+//! lies in a thread-local, so that its handler sends without a lock.
+
+use std::cell::RefCell;
+
+use crate::queue::OutQueue;
+
+/// The queue of the connection whose task this thread polls now.
+struct Lane {
+    /// The session's id; 0 for none.
+    owner: u64,
+    queue: OutQueue,
+}
+
+thread_local! {
+    static LANE: RefCell<Lane> = RefCell::new(Lane { owner: 0, queue: OutQueue::new(false) });
+}
+
+/// Runs `work` with the queue of session `owner`, if its task is the one that runs here.
+#[inline]
+pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Option<R> {
+    LANE.try_with(|lane| {
+        let mut lane = lane.try_borrow_mut().ok()?;
+        (lane.owner == owner).then(|| work(&mut lane.queue))
+    })
+    .ok()
+    .flatten()
+}
+
+/// Lays `queue` into the lane as that of session `owner`, runs `work`, and takes it out again,
+/// also when `work` panics. Calls may be nested.
+pub(crate) fn enter<R>(owner: u64, queue: &mut OutQueue, work: impl FnOnce() -> R) -> R {
+    struct Restore<'a> {
+        outer: u64,
+        queue: &'a mut OutQueue,
+    }
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            swap(self.outer, self.queue);
+        }
+    }
+    fn swap(owner: u64, queue: &mut OutQueue) -> u64 {
+        LANE.try_with(|lane| {
+            let Ok(mut lane) = lane.try_borrow_mut() else {
+                return 0;
+            };
+            std::mem::swap(&mut lane.queue, queue);
+            std::mem::replace(&mut lane.owner, owner)
+        })
+        .unwrap_or(0)
+    }
+    let outer = swap(owner, queue);
+    let _restore = Restore { outer, queue };
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Encoding;
+
+    #[test]
+    fn lanes_nest_and_survive_panics() {
+        let push = |q: &mut OutQueue| q.push(&Encoding::Messages, None, &"x".into()).unwrap();
+        let (mut a, mut b) = (OutQueue::new(false), OutQueue::new(false));
+        assert!(with(1, |_| ()).is_none());
+        enter(1, &mut a, || {
+            assert!(with(1, push).is_some());
+            assert!(with(2, push).is_none());
+            enter(2, &mut b, || {
+                assert!(with(2, push).is_some() && with(1, push).is_none())
+            });
+            assert!(with(1, push).is_some());
+        });
+        assert_eq!((a.messages(), b.messages()), (2, 1));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            enter(1, &mut a, || panic!("handler"));
+        }));
+        assert!(caught.is_err());
+        assert!(with(1, |_| ()).is_none());
+        assert_eq!(a.messages(), 2);
+    }
+}

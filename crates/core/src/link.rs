@@ -1,0 +1,205 @@
+//! The seam between the engine and transports: [`Source`], [`Sink`], [`Link`], [`Listener`] and
+//! [`Transports`].
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::task::{Context, Poll};
+
+use crate::address::Address;
+use crate::config::LinkConfig;
+use crate::error::Result;
+use crate::message::Message;
+use crate::queue::{Encoding, OutQueue};
+
+/// Where whole messages come from.
+pub trait Source {
+    /// The next message that has arrived already. Does no input; called until it returns `None`.
+    ///
+    /// # Errors
+    /// The peer broke the protocol or a limit; the link is of no further use.
+    fn take(&mut self) -> Result<Option<Message>>;
+
+    /// Waits for input: `true` when [`take`](Self::take) may have more, `false` at the end.
+    ///
+    /// # Errors
+    /// The transport failed.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>>;
+
+    /// Forgets what has arrived and was not taken.
+    fn discard(&mut self);
+}
+
+/// Where whole messages go to.
+pub trait Sink {
+    /// How messages for this sink are to be queued. The same for its whole life.
+    fn encoding(&self) -> Encoding;
+
+    /// Writes as much of the queue as the transport takes, in as few operations as it can; ready
+    /// when the queue is empty. Returns how many messages and bytes went out in this call, also
+    /// when it is not ready.
+    fn poll_send(&mut self, cx: &mut Context<'_>, queue: &mut OutQueue)
+    -> (Sent, Poll<Result<()>>);
+
+    /// Says in good order that nothing more will be sent. Ready at once when said before.
+    ///
+    /// # Errors
+    /// The transport failed.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+}
+
+/// What one [`Sink::poll_send`] wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Whole messages.
+    pub messages: u64,
+    /// Bytes, framing included.
+    pub bytes: u64,
+}
+
+/// One connection of a transport: a source and a sink, owned by one task.
+pub trait Link: Source + Sink + Send + Unpin + 'static {
+    /// What is known about it.
+    fn info(&self) -> &LinkInfo;
+
+    /// Bytes received so far, framing included.
+    fn bytes_received(&self) -> u64;
+}
+
+/// What a transport knows about a link.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The scheme, such as `tcp`.
+    pub scheme: &'static str,
+    /// The other end.
+    pub peer: Endpoint,
+    /// This end.
+    pub local: Endpoint,
+    /// Largest message in bytes.
+    pub max_message: usize,
+    /// Whether everything sent arrives as long as the connection lives.
+    pub reliable: bool,
+    /// Whether messages arrive in the order in which they were sent.
+    pub ordered: bool,
+    /// Whether messages carry the envelope header.
+    pub envelope: bool,
+}
+
+impl LinkInfo {
+    /// The information of a reliable, ordered link.
+    #[must_use]
+    pub fn new(scheme: &'static str, peer: Endpoint, local: Endpoint, config: &LinkConfig) -> Self {
+        Self {
+            scheme,
+            peer,
+            local,
+            max_message: config.session.max_message,
+            reliable: true,
+            ordered: true,
+            envelope: config.session.envelope,
+        }
+    }
+}
+
+/// One end of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A Unix socket; most clients have no path.
+    Unix(Option<PathBuf>),
+    /// A name inside this process.
+    Memory(String),
+    /// Something that a transport of the user's names itself.
+    Other(String),
+}
+
+impl Endpoint {
+    /// The IP address, where there is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            _ => None,
+        }
+    }
+
+    /// The port, where there is one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(address) => Some(address.port()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Unix(Some(path)) => write!(f, "{}", path.display()),
+            Self::Unix(None) => f.write_str("(unnamed)"),
+            Self::Memory(name) | Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Accepts links; lives in the runtime of the worker that it was [started](Transports::listen) in.
+pub trait Listener: Send + 'static {
+    /// The links that it accepts.
+    type Link: Link;
+
+    /// The next link. Cancel-safe.
+    ///
+    /// # Errors
+    /// What the system said; the engine backs off and calls again.
+    fn accept(&mut self) -> impl Future<Output = Result<Self::Link>> + Send;
+}
+
+/// An address that has been taken, before any worker accepts from it.
+pub trait Bound: Send + 'static {
+    /// What it becomes in a worker.
+    type Listener: Listener;
+
+    /// The address with the real port.
+    fn local(&self) -> &Address;
+
+    /// Starts to accept, in the current runtime.
+    ///
+    /// # Errors
+    /// The system does not let the runtime watch the socket.
+    fn start(self) -> Result<Self::Listener>;
+}
+
+/// Opens links by the scheme of an address.
+pub trait Transports: Clone + Send + Sync + Default + 'static {
+    /// Every link that these transports open.
+    type Link: Link;
+    /// Every address that they take.
+    type Bound: Bound<Listener: Listener<Link = Self::Link>>;
+
+    /// Takes `address` for `workers` listeners that share its connections.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BindFailed`](crate::ErrorKind::BindFailed) names the address;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when it makes no sense.
+    fn bind(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> impl Future<Output = Result<Vec<Self::Bound>>> + Send;
+
+    /// Connects to `address`. The caller sets the deadline.
+    ///
+    /// # Errors
+    /// Why no connection could be made.
+    fn connect(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+    ) -> impl Future<Output = Result<Self::Link>> + Send;
+}

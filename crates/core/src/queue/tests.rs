@@ -1,0 +1,173 @@
+//! Tests of the outgoing queue.
+
+use super::*;
+
+fn stream() -> Encoding {
+    Encoding::Stream(Framing::default())
+}
+
+/// Everything queued as the bytes that a peer would see.
+fn written(queue: &mut OutQueue, step: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !queue.is_empty() {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let n = queue.slices(&mut slices);
+        let bytes: Vec<u8> = slices[..n]
+            .iter()
+            .flat_map(|s| s.to_vec())
+            .take(step)
+            .collect();
+        queue.advance(bytes.len());
+        all.extend(bytes);
+    }
+    all
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
+}
+
+#[test]
+fn small_and_large_messages_come_out_in_order_however_they_are_written() {
+    let sizes = [0, 5, ZERO_COPY - 1, ZERO_COPY, 3, 100_000, 64, 65];
+    for step in [1000, 7777, usize::MAX] {
+        for tracks in [false, true] {
+            let mut queue = OutQueue::new(tracks);
+            let mut want = Vec::new();
+            for (i, size) in sizes.iter().enumerate() {
+                let payload = vec![i as u8; *size];
+                queue
+                    .push(&stream(), None, &payload.clone().into())
+                    .unwrap();
+                want.extend(frame(&payload));
+            }
+            assert_eq!(queue.bytes(), want.len());
+            assert_eq!(queue.messages(), sizes.len());
+            assert_eq!(written(&mut queue, step), want);
+            assert_eq!(queue.messages(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_large_message_is_sent_from_the_buffer_that_was_given() {
+    let given = Bytes::from(vec![9; ZERO_COPY]);
+    let mut queue = OutQueue::new(false);
+    queue.push(&stream(), None, &given.clone().into()).unwrap();
+    let mut slices = [IoSlice::new(&[]); 4];
+    assert_eq!(queue.slices(&mut slices), 2);
+    assert_eq!(slices[1].as_ptr(), given.as_ptr());
+}
+
+#[test]
+fn envelope_headers_are_inside_the_frame() {
+    for size in [3, ZERO_COPY] {
+        let mut queue = OutQueue::new(false);
+        let payload = vec![1; size];
+        queue
+            .push(
+                &stream(),
+                Some(Header::Request { id: 7 }),
+                &payload.clone().into(),
+            )
+            .unwrap();
+        let mut inner = BytesMut::new();
+        Header::Request { id: 7 }.put(&mut inner);
+        inner.extend_from_slice(&payload);
+        assert_eq!(written(&mut queue, usize::MAX), frame(&inner));
+    }
+}
+
+#[test]
+fn what_the_framing_cannot_carry_is_refused_and_leaves_nothing() {
+    let small = Encoding::Stream(Framing::default().with_max_message(10));
+    let lines = Encoding::Stream("lines".parse().unwrap());
+    for size in [11, ZERO_COPY] {
+        let mut queue = OutQueue::new(true);
+        let error = queue.push(&small, None, &vec![0; size].into()).unwrap_err();
+        assert_eq!((error.code(), error.side()), (-642, Side::Ours));
+        let mut text = vec![b'x'; size];
+        text[5] = b'\n';
+        let error = queue.push(&lines, None, &text.into()).unwrap_err();
+        assert_eq!(error.code(), -1);
+        assert!(queue.is_empty() && queue.messages() == 0);
+        assert!(written(&mut queue, 9).is_empty());
+    }
+}
+
+#[test]
+fn lines_keep_their_ends_around_large_payloads() {
+    let mut queue = OutQueue::new(false);
+    let lines = Encoding::Stream("lines".parse().unwrap());
+    let long = "y".repeat(ZERO_COPY);
+    queue.push(&lines, None, &"a".into()).unwrap();
+    queue.push(&lines, None, &long.clone().into()).unwrap();
+    queue.push(&lines, None, &"b".into()).unwrap();
+    assert_eq!(
+        written(&mut queue, 999),
+        format!("a\n{long}\nb\n").into_bytes()
+    );
+}
+
+#[test]
+fn the_oldest_is_dropped_whole_and_never_one_that_is_partly_written() {
+    for big in [3, ZERO_COPY] {
+        let mut queue = OutQueue::new(true);
+        for i in 0..4 {
+            queue.push(&stream(), None, &vec![i; big].into()).unwrap();
+        }
+        assert_eq!(queue.drop_oldest(), Some(big + 4));
+        assert_eq!(queue.advance(2), 0);
+        assert_eq!(
+            queue.drop_oldest(),
+            Some(big + 4),
+            "message 2, since 1 is on its way"
+        );
+        let rest = [&frame(&vec![1; big])[2..], &frame(&vec![3; big])].concat();
+        assert_eq!(queue.bytes(), rest.len());
+        assert_eq!(written(&mut queue, 5), rest);
+        assert_eq!(queue.drop_oldest(), None);
+    }
+}
+
+#[test]
+fn append_keeps_the_order_and_can_take_a_part() {
+    for (first, second) in [
+        (0, 5),
+        (5, 5),
+        (5, ZERO_COPY),
+        (ZERO_COPY, 5),
+        (0, ZERO_COPY),
+    ] {
+        let mut a = OutQueue::new(true);
+        let mut b = OutQueue::new(true);
+        let mut want = Vec::new();
+        if first > 0 {
+            a.push(&stream(), None, &vec![1; first].into()).unwrap();
+            want.extend(frame(&vec![1; first]));
+        }
+        for i in 2..6 {
+            b.push(&stream(), None, &vec![i; second].into()).unwrap();
+            want.extend(frame(&vec![i; second]));
+        }
+        a.append(&mut b, second + 5);
+        assert_eq!(b.messages(), 2, "two whole messages moved");
+        a.append(&mut b, usize::MAX);
+        assert!(b.is_empty() && b.messages() == 0);
+        assert_eq!(a.bytes(), want.len());
+        assert_eq!(written(&mut a, 100), want);
+    }
+}
+
+#[test]
+fn transports_with_messages_of_their_own_get_them_back() {
+    let mut queue = OutQueue::new(true);
+    for text in ["one", "", "three"] {
+        queue.push(&Encoding::Messages, None, &text.into()).unwrap();
+    }
+    assert_eq!(queue.drop_oldest(), Some(3));
+    assert!(!queue.is_empty());
+    assert_eq!(queue.pop_message().unwrap(), "");
+    assert_eq!(queue.pop_message().unwrap(), "three");
+    assert!(queue.pop_message().is_none() && queue.is_empty());
+}

@@ -1,0 +1,260 @@
+//! Accepts connections and drives each with the user's handler: [`Server`].
+
+mod accept;
+mod builder;
+mod sessions;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use builder::ServerBuilder;
+pub use sessions::{BroadcastReport, Sessions};
+
+use crate::address::Address;
+use crate::config::LinkConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handler::{Events, Handler, Ignore};
+use crate::link::{Bound, Transports};
+use crate::statistics::{Counters, Statistics};
+
+/// How long a shutdown waits for tasks that were cut off; only a handler that blocks its thread
+/// needs longer.
+const AFTER_CUT: Duration = Duration::from_secs(1);
+
+/// A running server. Dropping it closes every connection at once; [`shutdown`](Self::shutdown)
+/// lets them finish.
+pub struct Server<T> {
+    shared: Arc<Shared>,
+    listening: Vec<Address>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    transports: PhantomData<fn() -> T>,
+}
+
+/// What the server's handle, its listeners and its connections share.
+struct Shared {
+    sessions: Sessions,
+    counters: Arc<Counters>,
+    tracker: TaskTracker,
+    /// No more connections are accepted.
+    stopping: CancellationToken,
+    /// Worker threads may end.
+    ended: CancellationToken,
+}
+
+/// What a shutdown did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Sessions that were live when it began.
+    pub sessions: usize,
+    /// Sessions that finished: everything that they had queued was written.
+    pub drained: usize,
+    /// Sessions that were cut off at the deadline.
+    pub cut: usize,
+    /// Messages that were queued and never written, over the server's life.
+    pub messages_dropped: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl<T: Transports> Server<T> {
+    /// A builder for a server over the default transports.
+    pub fn builder() -> ServerBuilder<T, Events<Ignore>> {
+        ServerBuilder::new(T::default())
+    }
+
+    async fn start<H: Handler>(builder: ServerBuilder<T, H>) -> Result<Self> {
+        let ServerBuilder {
+            transports,
+            config,
+            handler,
+        } = builder;
+        config.validate()?;
+        if config.listen.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "start the server")
+                .because("there is no address to listen on")
+                .advice("call .listen(\"tcp://0.0.0.0:8080\")"));
+        }
+        let link = LinkConfig {
+            session: config.session.clone(),
+            socket: config.socket.clone(),
+        };
+        let mut listening = Vec::new();
+        let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
+        for text in &config.listen {
+            let address: Address = text.parse()?;
+            let link = link.for_address(&address)?;
+            let bound = transports.bind(&address, &link, per_worker.len()).await?;
+            listening.extend(bound.first().map(|bound| bound.local().clone()));
+            for (worker, bound) in per_worker.iter_mut().zip(bound) {
+                worker.push((bound, link.session.clone()));
+            }
+        }
+        let shared = Arc::new(Shared {
+            sessions: Sessions::default(),
+            counters: Arc::new(Counters::new()),
+            tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        });
+        let acceptor = accept::Acceptor {
+            shared: shared.clone(),
+            handler: Arc::new(handler),
+            max_connections: config.max_connections,
+        };
+        let server = Self {
+            shared,
+            listening,
+            threads: Mutex::default(),
+            transports: PhantomData,
+        };
+        server.serve(acceptor, per_worker, config.workers).await?;
+        for address in &server.listening {
+            tracing::info!(%address, workers = config.workers, "listening");
+        }
+        Ok(server)
+    }
+
+    /// Starts accepting: in this runtime, or on threads of the server's own.
+    async fn serve<H: Handler>(
+        &self,
+        acceptor: accept::Acceptor<H>,
+        per_worker: Vec<Vec<accept::Assigned<T::Bound>>>,
+        workers: usize,
+    ) -> Result<()> {
+        let mut starts = Vec::new();
+        for (n, assigned) in per_worker.into_iter().enumerate() {
+            let acceptor = acceptor.clone();
+            if workers == 0 {
+                acceptor.listen(assigned)?;
+                continue;
+            }
+            let (started, start) = tokio::sync::oneshot::channel();
+            let ended = self.shared.ended.clone();
+            let thread = std::thread::Builder::new().name(format!("netsys-worker-{n}"));
+            let thread = thread.spawn(move || accept::worker(acceptor, assigned, started, ended));
+            let thread = thread.map_err(|error| Error::from_io("start a worker thread", error))?;
+            self.threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread);
+            starts.push(start);
+        }
+        for start in starts {
+            start.await.map_err(|_| {
+                Error::new(ErrorKind::Internal, "start a worker").because("its thread ended")
+            })??;
+        }
+        let (counters, ended) = (self.shared.counters.clone(), self.shared.ended.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(counters.keep_sampling()).await });
+        Ok(())
+    }
+
+    /// The addresses that the server listens on, with real port numbers.
+    #[must_use]
+    pub fn listening(&self) -> &[Address] {
+        &self.listening
+    }
+
+    /// The live sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.shared.sessions
+    }
+
+    /// What the server has done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared
+            .counters
+            .snapshot(self.shared.sessions.queued_bytes())
+    }
+
+    /// Stops accepting, lets every session handle what it has received and write what it has
+    /// queued, and closes it; what is not done after `deadline` is cut off.
+    pub async fn shutdown(self, deadline: Duration) -> DrainReport {
+        let began = Instant::now();
+        let shared = &self.shared;
+        shared.stopping.cancel();
+        let sessions = shared.sessions.drain();
+        shared.tracker.close();
+        let mut cut = 0;
+        if tokio::time::timeout(deadline, shared.tracker.wait())
+            .await
+            .is_err()
+        {
+            cut = shared.sessions.cut();
+            if tokio::time::timeout(AFTER_CUT, shared.tracker.wait())
+                .await
+                .is_err()
+            {
+                tracing::warn!(left = shared.sessions.len(), "handlers block their threads");
+            }
+        }
+        shared.ended.cancel();
+        self.join_workers().await;
+        let report = DrainReport {
+            sessions,
+            drained: sessions.saturating_sub(cut),
+            cut,
+            messages_dropped: shared.counters.snapshot(0).messages_dropped,
+            elapsed: began.elapsed(),
+        };
+        tracing::info!(?report, "shut down");
+        report
+    }
+
+    async fn join_workers(&self) {
+        let threads: Vec<_> = {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.drain(..).collect()
+        };
+        let join = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // a worker that panicked has nothing left to give back
+                let _ = thread.join();
+            }
+        });
+        let _ = tokio::time::timeout(AFTER_CUT, join).await;
+    }
+}
+
+impl<T> Drop for Server<T> {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
+        self.shared.sessions.cut();
+        self.shared.ended.cancel();
+    }
+}
+
+impl<T> fmt::Debug for Server<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listening: Vec<&str> = self.listening.iter().map(Address::as_str).collect();
+        f.debug_struct("Server")
+            .field("listening", &listening)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for Ctrl-C, or `SIGTERM` on Unix.
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

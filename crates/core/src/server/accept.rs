@@ -1,0 +1,160 @@
+//! Accepting: one loop per listener, the connection cap, and the start of each connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::close::CloseReason;
+use crate::config::{ClientConfig, SessionConfig};
+use crate::driver::Driver;
+use crate::error::{Error, Result};
+use crate::handler::Handler;
+use crate::link::{Bound, Link, Listener};
+use crate::outbox::Command;
+use crate::session::Session;
+
+/// After an error of `accept` (no file descriptors, say) the next try waits this long, twice as
+/// long after each further one.
+const BACKOFF: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// A bound address and the settings of the sessions that it accepts.
+pub(super) type Assigned<B> = (B, SessionConfig);
+
+/// What every listener needs.
+pub(super) struct Acceptor<H> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handler: Arc<H>,
+    pub(super) max_connections: usize,
+}
+
+impl<H> Clone for Acceptor<H> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            handler: self.handler.clone(),
+            max_connections: self.max_connections,
+        }
+    }
+}
+
+impl<H: Handler> Acceptor<H> {
+    /// Starts one accept loop for each address in the current runtime.
+    pub(super) fn listen<B: Bound>(&self, assigned: Vec<Assigned<B>>) -> Result<()> {
+        for (bound, config) in assigned {
+            let listener = bound.start()?;
+            let acceptor = self.clone();
+            tokio::spawn(async move {
+                let stopping = acceptor.shared.stopping.clone();
+                stopping
+                    .run_until_cancelled(acceptor.accept(listener, Arc::new(config)))
+                    .await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Accepts for ever.
+    async fn accept<L: Listener>(&self, mut listener: L, config: Arc<SessionConfig>) {
+        let mut wait = BACKOFF;
+        loop {
+            match listener.accept().await {
+                Ok(link) => {
+                    wait = BACKOFF;
+                    self.open(link, &config);
+                }
+                Err(error) => {
+                    self.shared.counters.connect_error();
+                    tracing::warn!(%error, ?wait, "accepting failed, trying again");
+                    self.handler.on_error(None, &error);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Starts to drive a new connection, unless there are too many.
+    fn open<L: Link>(&self, link: L, config: &Arc<SessionConfig>) {
+        let shared = &self.shared;
+        let info = link.info();
+        if !shared.counters.connect(self.max_connections) {
+            tracing::debug!(peer = %info.peer, "refused: too many connections");
+            return;
+        }
+        let request_timeout = ClientConfig::default().request_timeout;
+        let session = Session::new(
+            info.clone(),
+            link.encoding(),
+            config,
+            request_timeout,
+            shared.counters.clone(),
+        );
+        tracing::debug!(?session, "connected");
+        shared.sessions.insert(session.clone());
+        if shared.stopping.is_cancelled() {
+            // the drain may have passed over the table already
+            session.command(Command::Close(CloseReason::Shutdown));
+        }
+        let registered = Registered {
+            shared: shared.clone(),
+            session: session.clone(),
+            reason: None,
+        };
+        let handler = self.handler.clone();
+        let driver = Driver::new(link, session, handler, shared.counters.clone(), config);
+        shared.tracker.spawn(async move {
+            let mut registered = registered;
+            registered.reason = Some(driver.run().await);
+        });
+    }
+}
+
+/// A place in the session table, given up when the connection's task ends, however it ends.
+struct Registered {
+    shared: Arc<Shared>,
+    session: Session,
+    reason: Option<CloseReason>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or(CloseReason::Cut);
+        tracing::debug!(session = ?self.session, %reason, "disconnected");
+        self.shared.sessions.remove(self.session.id());
+        self.shared.counters.disconnect(&reason);
+        self.session.set_ended();
+    }
+}
+
+/// The life of a worker thread: a runtime of its own, until the server has ended.
+pub(super) fn worker<H: Handler, B: Bound>(
+    acceptor: Acceptor<H>,
+    assigned: Vec<Assigned<B>>,
+    started: oneshot::Sender<Result<()>>,
+    ended: CancellationToken,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = started.send(Err(Error::from_io("start a worker's runtime", error)));
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let result = acceptor.listen(assigned);
+        let failed = result.is_err();
+        let _ = started.send(result);
+        if !failed {
+            ended.cancelled().await;
+        }
+    });
+    // tasks of handlers that block must not hold the process
+    runtime.shutdown_background();
+}

@@ -1,0 +1,227 @@
+//! The live sessions of a server: look up, iterate, broadcast.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+use network_system_wire::envelope::Header;
+
+use crate::close::CloseReason;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
+use crate::outbox::Command;
+use crate::queue::{Encoding, encode};
+use crate::session::Session;
+
+/// Locks that connects and disconnects of different threads spread over.
+const SHARDS: usize = 16;
+
+type Shard = RwLock<HashMap<u64, Session>>;
+
+/// The live sessions of a server.
+#[derive(Default)]
+pub struct Sessions {
+    shards: [Shard; SHARDS],
+}
+
+/// What a broadcast reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BroadcastReport {
+    /// Sessions that have the message in their outbox.
+    pub queued: usize,
+    /// Sessions whose outbox was full: the message was dropped there (and counted), or the session
+    /// is closed where that is the policy.
+    pub full: usize,
+    /// Sessions that ended meanwhile, or whose framing cannot carry the message.
+    pub failed: usize,
+}
+
+impl Sessions {
+    fn shard(&self, id: u64) -> &Shard {
+        &self.shards[id as usize % SHARDS]
+    }
+
+    pub(crate) fn insert(&self, session: Session) {
+        let mut shard = self
+            .shard(session.id())
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        shard.insert(session.id(), session);
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.shard(id)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    /// The session with this id.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Session> {
+        self.shard(id)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    /// How many sessions are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().map(|shard| shard.len()).sum()
+    }
+
+    /// Whether no session is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn read(&self) -> impl Iterator<Item = std::sync::RwLockReadGuard<'_, HashMap<u64, Session>>> {
+        self.shards
+            .iter()
+            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All live sessions, as handles of this moment.
+    #[must_use]
+    pub fn all(&self) -> Vec<Session> {
+        let mut all = Vec::with_capacity(self.len());
+        for shard in self.read() {
+            all.extend(shard.values().cloned());
+        }
+        all
+    }
+
+    /// Queues a message for every session. It is encoded once for each framing, whatever the
+    /// number of sessions, and never waits: a full outbox drops it or closes its session, as the
+    /// overflow policy says.
+    pub fn broadcast(&self, message: impl Into<Message>) -> BroadcastReport {
+        self.broadcast_if(message, |_| true)
+    }
+
+    /// As [`broadcast`](Self::broadcast), for the sessions that `wanted` picks.
+    pub fn broadcast_if(
+        &self,
+        message: impl Into<Message>,
+        wanted: impl Fn(&Session) -> bool,
+    ) -> BroadcastReport {
+        let message = message.into();
+        let mut report = BroadcastReport::default();
+        let mut encoded = Encoded::default();
+        for session in self.all().iter().filter(|session| wanted(session)) {
+            let queued = match encoded.of(session, &message) {
+                Some(frame) => session.send_encoded(&frame),
+                None => match session.try_send(message.clone()) {
+                    Ok(()) => true,
+                    Err(error) if error.is_full() => false,
+                    Err(_) => {
+                        report.failed += 1;
+                        continue;
+                    }
+                },
+            };
+            if queued {
+                report.queued += 1;
+            } else if session.is_closed() {
+                report.failed += 1;
+            } else {
+                report.full += 1;
+                session.overflow();
+            }
+        }
+        report
+    }
+
+    /// Closes the session with this id after what is queued has been written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SessionNotFound`] when there is none.
+    pub fn kick(&self, id: u64, reason: &str) -> Result<()> {
+        match self.get(id) {
+            Some(session) => {
+                session.close(reason);
+                Ok(())
+            }
+            None => Err(Error::new(ErrorKind::SessionNotFound, "close a session")
+                .because(format_args!("no session has the id {id}"))),
+        }
+    }
+
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.read()
+            .map(|s| {
+                s.values()
+                    .map(|s| s.shared().outbox.bytes() as u64)
+                    .sum::<u64>()
+            })
+            .sum()
+    }
+
+    /// Announces the end where the peer understands it, and closes every session.
+    pub(crate) fn drain(&self) -> usize {
+        let all = self.all();
+        for session in &all {
+            if session.info().envelope {
+                session.send_control(Header::GoAway, "the server shuts down".into());
+            }
+            session.command(Command::Close(CloseReason::Shutdown));
+        }
+        all.len()
+    }
+
+    /// Closes what is left at once; how many there were.
+    pub(crate) fn cut(&self) -> usize {
+        let all = self.all();
+        for session in &all {
+            session.command(Command::Cut(CloseReason::Cut));
+        }
+        all.len()
+    }
+}
+
+/// One message in the encodings that were asked for so far.
+#[derive(Default)]
+struct Encoded {
+    /// By framing (as text, which tells all but custom ones apart), limit and envelope.
+    frames: Vec<((String, usize, bool), Option<Bytes>)>,
+}
+
+impl Encoded {
+    /// The message as a frame for `session`; `None` when it has to be queued as a message.
+    fn of(&mut self, session: &Session, message: &Message) -> Option<Bytes> {
+        let Encoding::Stream(framing) = session.encoding() else {
+            return None;
+        };
+        if matches!(framing, network_system_wire::Framing::Custom(_)) {
+            return None;
+        }
+        let info = session.info();
+        let matches = |(name, max, envelope): &(String, usize, bool)| {
+            *max == info.max_message && *envelope == info.envelope && framing_is(framing, name)
+        };
+        if let Some((_, frame)) = self.frames.iter().find(|(key, _)| matches(key)) {
+            return frame.clone();
+        }
+        let header = info.envelope.then_some(Header::Data);
+        let frame = encode(session.encoding(), header, message).ok();
+        let key = (framing.to_string(), info.max_message, info.envelope);
+        self.frames.push((key, frame.clone()));
+        frame
+    }
+}
+
+/// Whether `framing` is written as `name`, without building a string for each session.
+fn framing_is(framing: &network_system_wire::Framing, name: &str) -> bool {
+    struct Compare<'a>(&'a str);
+    impl std::fmt::Write for Compare<'_> {
+        fn write_str(&mut self, part: &str) -> std::fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(std::fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut compare = Compare(name);
+    std::fmt::write(&mut compare, format_args!("{framing}")).is_ok() && compare.0.is_empty()
+}

@@ -1,0 +1,619 @@
+//! The handle to one connection: [`Session`], usable from any task and any thread.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use network_system_wire::envelope::Header;
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::attributes::Attributes;
+use crate::batch::MessageBatch;
+use crate::close::CloseReason;
+use crate::config::{OverflowPolicy, SessionConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lane;
+use crate::link::{Endpoint, LinkInfo};
+use crate::message::Message;
+use crate::outbox::{Command, Outbox, Refused};
+use crate::queue::{Encoding, OutQueue};
+use crate::requests::Requests;
+use crate::statistics::Counters;
+
+/// More than any header adds to a message.
+const HEADER: usize = 32;
+
+/// A handle to one connection. Cheap to clone; every clone means the same connection.
+///
+/// Messages that one task sends arrive in the order in which it sent them.
+#[derive(Clone)]
+pub struct Session(Arc<Shared>);
+
+/// What the handles, the connection's task and the server share.
+pub(crate) struct Shared {
+    id: u64,
+    info: LinkInfo,
+    encoding: Encoding,
+    pub(crate) outbox: Outbox,
+    policy: OverflowPolicy,
+    pub(crate) requests: Requests,
+    request_timeout: Duration,
+    attributes: Mutex<Attributes>,
+    pub(crate) traffic: Traffic,
+    counters: Arc<Counters>,
+    runtime: Handle,
+    since: Instant,
+    ended: CancellationToken,
+    pub(crate) peer_leaving: AtomicBool,
+}
+
+/// What one session has moved; written by its own task only, but for `dropped`.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// What one session has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SessionStatistics {
+    /// Messages received.
+    pub messages_in: u64,
+    /// Messages written to the transport.
+    pub messages_out: u64,
+    /// Bytes received, framing included.
+    pub bytes_in: u64,
+    /// Bytes written, framing included.
+    pub bytes_out: u64,
+    /// Messages that the overflow policy dropped, or that the end left unwritten.
+    pub messages_dropped: u64,
+    /// Bytes that wait to be written.
+    pub queued_bytes: u64,
+    /// Time since it connected.
+    pub age: Duration,
+}
+
+enum Offer {
+    Done,
+    Full(Message),
+}
+
+impl Session {
+    pub(crate) fn new(
+        info: LinkInfo,
+        encoding: Encoding,
+        config: &SessionConfig,
+        request_timeout: Duration,
+        counters: Arc<Counters>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let policy = config.outbox.overflow;
+        let tracks = policy == OverflowPolicy::DropOldest;
+        Self(Arc::new(Shared {
+            id: NEXT.fetch_add(1, Relaxed),
+            info,
+            encoding,
+            outbox: Outbox::new(config.outbox.high, config.outbox.low, tracks),
+            policy,
+            requests: Requests::default(),
+            request_timeout,
+            attributes: Mutex::default(),
+            traffic: Traffic::default(),
+            counters,
+            runtime: Handle::current(),
+            since: Instant::now(),
+            ended: CancellationToken::new(),
+            peer_leaving: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether its queues must know the size of each message.
+    pub(crate) fn tracks_sizes(&self) -> bool {
+        self.0.policy == OverflowPolicy::DropOldest
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    /// A number that no other session of this process has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> &Endpoint {
+        &self.0.info.peer
+    }
+
+    /// This end.
+    #[must_use]
+    pub fn local(&self) -> &Endpoint {
+        &self.0.info.local
+    }
+
+    /// What the transport knows about the connection.
+    #[must_use]
+    pub fn info(&self) -> &LinkInfo {
+        &self.0.info
+    }
+
+    /// Queues a message. Inside the session's own handler it leaves with the batch that is being
+    /// handled; from elsewhere it wakes the connection. When the outbox is full, what happens is
+    /// up to the session's [`OverflowPolicy`]; the default is to wait for room.
+    ///
+    /// `Ok` means that the message is queued, not that the peer has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionClosed`] or [`ErrorKind::SessionExpired`] after the end,
+    /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::QueueFull`] where the policy
+    /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
+    #[inline]
+    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
+        self.send_with(self.data_header(), message.into()).await
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    /// As `send`; [`ErrorKind::QueueFull`] also where the policy is to wait.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<()> {
+        match self.offer(self.data_header(), message.into())? {
+            Offer::Done => Ok(()),
+            Offer::Full(_) => Err(self.0.outbox.full()),
+        }
+    }
+
+    /// Queues many messages at the cost of about one: one lock, one wake-up.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); the messages before the one that fails are queued.
+    pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
+        let batch: MessageBatch = batch.into();
+        let messages = batch.into_messages();
+        let mut rest = &messages[..];
+        while !rest.is_empty() {
+            let (n, size) = self.share(rest);
+            let (now, later) = rest.split_at(n);
+            match self.offer_batch(now, size)? {
+                true => rest = later,
+                false if n == 1 => {
+                    self.send(now[0].clone()).await?;
+                    rest = later;
+                }
+                false => self.room(size).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of `messages` fit half the outbox, and their size; at least one.
+    fn share(&self, messages: &[Message]) -> (usize, usize) {
+        let most = self.0.outbox.high() / 2;
+        let mut size = 0;
+        for (n, message) in messages.iter().enumerate() {
+            let with = size + message.len() + HEADER;
+            if n > 0 && with > most {
+                return (n, size);
+            }
+            size = with;
+        }
+        (messages.len(), size)
+    }
+
+    /// Queues all of `messages` at once; `false` when there is no room for all.
+    fn offer_batch(&self, messages: &[Message], size: usize) -> Result<bool> {
+        let shared = &*self.0;
+        let header = self.data_header();
+        let push = |queue: &mut OutQueue| {
+            messages
+                .iter()
+                .try_for_each(|m| queue.push(&shared.encoding, header, m))
+        };
+        let own = lane::with(shared.id, |queue| {
+            self.overtake(queue);
+            let room = shared.outbox.has_room(queue.bytes(), size);
+            if room {
+                push(queue).map(|()| true)
+            } else {
+                Ok(false)
+            }
+        });
+        if let Some(result) = own {
+            return result;
+        }
+        match shared.outbox.put(size, push) {
+            Ok(()) => Ok(true),
+            Err(Refused::Full) if messages.len() == 1 || shared.policy == OverflowPolicy::Wait => {
+                Ok(false)
+            }
+            // the policy decides about each message alone
+            Err(Refused::Full) => {
+                for message in messages {
+                    if let Offer::Full(_) = self.offer(header, message.clone())? {
+                        return Err(shared.outbox.full());
+                    }
+                }
+                Ok(true)
+            }
+            Err(Refused::Error(error)) => Err(error),
+        }
+    }
+
+    /// Asks the peer and waits for its reply, at most for the default request time (30 s).
+    ///
+    /// # Errors
+    /// As [`request_within`](Self::request_within).
+    pub async fn request(&self, message: impl Into<Message>) -> Result<Message> {
+        self.request_within(message, self.0.request_timeout).await
+    }
+
+    /// Asks the peer and waits for its reply, at most for `deadline`, the time to queue the
+    /// request included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] without a reply in time, [`ErrorKind::ConnectionClosed`] when the
+    /// connection ends before, the peer's own error when it answers with one,
+    /// [`ErrorKind::InvalidSession`] when the session has no envelope.
+    pub async fn request_within(
+        &self,
+        message: impl Into<Message>,
+        deadline: Duration,
+    ) -> Result<Message> {
+        if !self.0.info.envelope {
+            return Err(Error::new(ErrorKind::InvalidSession, "send a request to")
+                .peer(self.peer())
+                .because("the session has no envelope, so replies cannot be told from messages")
+                .advice("turn on `envelope` on both sides"));
+        }
+        let message = message.into();
+        let ask = async {
+            let mut place = self.0.requests.open()?;
+            self.send_with(Some(Header::Request { id: place.id }), message)
+                .await?;
+            match (&mut place.reply).await {
+                Ok(reply) => reply,
+                Err(_) => Err(Error::new(
+                    ErrorKind::ConnectionClosed,
+                    "get the reply to a request",
+                )),
+            }
+        };
+        tokio::time::timeout(deadline, ask)
+            .await
+            .unwrap_or_else(|_| {
+                Err(
+                    Error::new(ErrorKind::Timeout, "get the reply to a request from")
+                        .peer(self.peer())
+                        .because(format_args!("no reply within {deadline:?}")),
+                )
+            })
+    }
+
+    /// As [`send`](Self::send), for threads outside of any async runtime.
+    ///
+    /// # Errors
+    /// As `send`; [`ErrorKind::InvalidArgument`] inside a runtime, which it would block.
+    pub fn send_blocking(&self, message: impl Into<Message>) -> Result<()> {
+        self.block_on(self.send(message))
+    }
+
+    /// As [`request`](Self::request), for threads outside of any async runtime.
+    ///
+    /// # Errors
+    /// As `request`; [`ErrorKind::InvalidArgument`] inside a runtime, which it would block.
+    pub fn request_blocking(&self, message: impl Into<Message>) -> Result<Message> {
+        self.block_on(self.request(message))
+    }
+
+    fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if Handle::try_current().is_ok() {
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, "use a blocking call")
+                    .because("this thread runs async tasks, which it would hold up")
+                    .advice("use the async call, or call from another thread"),
+            );
+        }
+        self.0.runtime.block_on(work)
+    }
+
+    /// Writes what is queued, then closes the connection. Returns at once;
+    /// [`ended`](Self::ended) waits for it. Messages received and not yet handled are dropped.
+    pub fn close(&self, reason: impl Into<String>) {
+        self.command(Command::Close(CloseReason::Requested(reason.into())));
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        self.0.outbox.command(command);
+    }
+
+    /// Whether nothing can be sent any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.outbox.closed().is_some()
+    }
+
+    /// Why the session has ended; `None` while it lives.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.0.outbox.closed()
+    }
+
+    /// Waits until the connection is closed and `on_disconnect` has run.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+
+    pub(crate) fn set_ended(&self) {
+        self.0.ended.cancel();
+    }
+
+    /// Whether the peer has announced that it will close soon (envelope only).
+    #[must_use]
+    pub fn peer_is_leaving(&self) -> bool {
+        self.0.peer_leaving.load(Relaxed)
+    }
+
+    /// Bytes that wait to be written, headers included.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        lane::with(self.0.id, |queue| {
+            queue.bytes() + self.0.outbox.foreign_bytes()
+        })
+        .unwrap_or_else(|| self.0.outbox.bytes())
+    }
+
+    /// What this session has done so far. Counted per batch: a batch that is being handled is not
+    /// in yet.
+    #[must_use]
+    pub fn statistics(&self) -> SessionStatistics {
+        let traffic = &self.0.traffic;
+        SessionStatistics {
+            messages_in: traffic.messages_in.load(Relaxed),
+            messages_out: traffic.messages_out.load(Relaxed),
+            bytes_in: traffic.bytes_in.load(Relaxed),
+            bytes_out: traffic.bytes_out.load(Relaxed),
+            messages_dropped: traffic.dropped.load(Relaxed),
+            queued_bytes: self.queued_bytes() as u64,
+            age: self.0.since.elapsed(),
+        }
+    }
+
+    /// Attaches `value`, at most one of each type; the one that was there before.
+    pub fn set<T: Send + Sync + 'static>(&self, value: T) -> Option<T> {
+        self.attributes().set(value)
+    }
+
+    /// A clone of the attached value of a type.
+    #[must_use]
+    pub fn get<T: Clone + 'static>(&self) -> Option<T> {
+        self.attributes().get().cloned()
+    }
+
+    /// Takes the attached value of a type away.
+    pub fn remove<T: 'static>(&self) -> Option<T> {
+        self.attributes().remove()
+    }
+
+    fn attributes(&self) -> std::sync::MutexGuard<'_, Attributes> {
+        self.0
+            .attributes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn data_header(&self) -> Option<Header> {
+        self.0.info.envelope.then_some(Header::Data)
+    }
+
+    #[inline]
+    pub(crate) async fn send_with(&self, header: Option<Header>, message: Message) -> Result<()> {
+        let mut message = message;
+        loop {
+            match self.offer(header, message)? {
+                Offer::Done => return Ok(()),
+                Offer::Full(_) if self.0.policy != OverflowPolicy::Wait => {
+                    return Err(self.0.outbox.full());
+                }
+                Offer::Full(back) => message = back,
+            }
+            self.room(message.len() + HEADER).await?;
+        }
+    }
+
+    /// Sends what the protocol itself needs; there is always room for it.
+    pub(crate) fn send_control(&self, header: Header, message: Message) {
+        let shared = &*self.0;
+        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message);
+        let own = lane::with(shared.id, |queue| {
+            self.overtake(queue);
+            push(queue)
+        });
+        if own.is_none() {
+            // a session that has ended needs no control messages
+            let _ = shared.outbox.put_control(push);
+        }
+    }
+
+    /// Queues a message that is encoded already; `false` when it was not taken.
+    pub(crate) fn send_encoded(&self, frame: &Bytes) -> bool {
+        let shared = &*self.0;
+        let push = |queue: &mut OutQueue| {
+            queue.push_encoded(frame);
+            Ok(())
+        };
+        let own = lane::with(shared.id, |queue| {
+            self.overtake(queue);
+            let room = shared.outbox.has_room(queue.bytes(), frame.len());
+            if room {
+                queue.push_encoded(frame);
+            }
+            room
+        });
+        match own {
+            Some(taken) => taken,
+            None if shared.policy == OverflowPolicy::DropOldest => shared
+                .outbox
+                .put_dropping(frame.len(), push)
+                .map(|n| self.count_dropped(n))
+                .is_ok(),
+            None => shared.outbox.put(frame.len(), push).is_ok(),
+        }
+    }
+
+    pub(crate) fn encoding(&self) -> &Encoding {
+        &self.0.encoding
+    }
+
+    /// What a message that found the outbox full does under the policy, when it cannot wait.
+    pub(crate) fn overflow(&self) {
+        match self.0.policy {
+            OverflowPolicy::Close => self.command(Command::Cut(CloseReason::Overflow)),
+            _ => self.count_dropped(1),
+        }
+    }
+
+    pub(crate) fn count_dropped(&self, messages: u64) {
+        if messages > 0 {
+            self.0.traffic.dropped.fetch_add(messages, Relaxed);
+            self.0.counters.dropped(messages);
+        }
+    }
+
+    #[inline]
+    fn overtake(&self, queue: &mut OutQueue) {
+        if self.0.outbox.foreign_bytes() > 0 {
+            self.0.outbox.overtake(queue);
+        }
+    }
+
+    /// Queues the message if there is room, or does what the policy says; gives it back when the
+    /// caller has to wait or fail.
+    #[inline]
+    fn offer(&self, header: Option<Header>, message: Message) -> Result<Offer> {
+        let shared = &*self.0;
+        let size = message.len() + HEADER;
+        let own = lane::with(shared.id, |queue| {
+            self.overtake(queue);
+            if !shared.outbox.has_room(queue.bytes(), size) && !self.drop_oldest_own(queue, size) {
+                return Ok(false);
+            }
+            queue
+                .push(&shared.encoding, header, &message)
+                .map(|()| true)
+        });
+        match own {
+            Some(Ok(true)) => Ok(Offer::Done),
+            Some(Ok(false)) => self.full(message),
+            Some(Err(error)) => Err(error),
+            None => self.offer_foreign(header, message, size),
+        }
+    }
+
+    /// From another task or thread.
+    fn offer_foreign(
+        &self,
+        header: Option<Header>,
+        message: Message,
+        size: usize,
+    ) -> Result<Offer> {
+        let shared = &*self.0;
+        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, &message);
+        let result = if shared.policy == OverflowPolicy::DropOldest {
+            shared
+                .outbox
+                .put_dropping(size, push)
+                .map(|dropped| self.count_dropped(dropped))
+        } else {
+            shared.outbox.put(size, push)
+        };
+        match result {
+            Ok(()) => Ok(Offer::Done),
+            Err(Refused::Full) => self.full(message),
+            Err(Refused::Error(error)) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn full(&self, message: Message) -> Result<Offer> {
+        match self.0.policy {
+            OverflowPolicy::Wait | OverflowPolicy::Reject => Ok(Offer::Full(message)),
+            OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {
+                self.count_dropped(1);
+                Ok(Offer::Done)
+            }
+            OverflowPolicy::Close => {
+                self.command(Command::Cut(CloseReason::Overflow));
+                Err(CloseReason::Overflow.to_error("send a message"))
+            }
+        }
+    }
+
+    #[cold]
+    fn drop_oldest_own(&self, queue: &mut OutQueue, size: usize) -> bool {
+        if self.0.policy != OverflowPolicy::DropOldest {
+            return false;
+        }
+        let mut dropped = 0;
+        while !self.0.outbox.has_room(queue.bytes(), size) && queue.drop_oldest().is_some() {
+            dropped += 1;
+        }
+        self.count_dropped(dropped);
+        self.0.outbox.has_room(queue.bytes(), size)
+    }
+
+    /// Waits for room in the outbox.
+    async fn room(&self, size: usize) -> Result<()> {
+        struct InLine<'a>(&'a Shared, Option<usize>);
+        impl Drop for InLine<'_> {
+            fn drop(&mut self) {
+                if let Some(key) = self.1 {
+                    self.0.outbox.cancel(key);
+                }
+            }
+        }
+        let mut line = InLine(&self.0, None);
+        poll_fn(|cx| {
+            let own = lane::with(line.0.id, |queue| queue.bytes());
+            line.0.outbox.poll_room(size, own, &mut line.1, cx.waker())
+        })
+        .await
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Session {}
+
+impl std::hash::Hash for Session {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Session({} {}://{})",
+            self.0.id, self.0.info.scheme, self.0.info.peer
+        )
+    }
+}

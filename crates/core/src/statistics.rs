@@ -1,0 +1,388 @@
+//! Counters that are cheap enough to leave on, and the [`Statistics`] snapshot made from them.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use histogram::{AtomicHistogram, Histogram};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::close::CloseReason;
+
+/// Threads that count apart from each other; more share.
+const SHARDS: usize = 16;
+/// How far back the rates look.
+const RATE_SECONDS: usize = 5;
+/// Latencies of this power of two of nanoseconds and more count as the longest.
+const LATENCY_POWER: u8 = 36;
+
+/// What a server or client has done so far. A snapshot: numbers of one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Connections that are open now.
+    pub connections_active: u64,
+    /// Connections that were accepted or made.
+    pub connections_total: u64,
+    /// Connections that were turned away, by reason: `max_connections`, `refused`.
+    pub connections_refused: BTreeMap<&'static str, u64>,
+    /// Connections that have ended, by reason; see [`CloseReason::label`].
+    pub connections_ended: BTreeMap<&'static str, u64>,
+    /// Failures to accept or to connect.
+    pub connect_errors: u64,
+    /// Messages received.
+    pub messages_in: u64,
+    /// Messages written to the transport.
+    pub messages_out: u64,
+    /// Bytes received, framing included.
+    pub bytes_in: u64,
+    /// Bytes written, framing included.
+    pub bytes_out: u64,
+    /// Messages received per second, over the last 5 seconds.
+    pub messages_in_per_second: f64,
+    /// Messages written per second, over the last 5 seconds.
+    pub messages_out_per_second: f64,
+    /// Bytes received per second, over the last 5 seconds.
+    pub bytes_in_per_second: f64,
+    /// Bytes written per second, over the last 5 seconds.
+    pub bytes_out_per_second: f64,
+    /// Messages that an overflow policy dropped, or that a connection's end left unwritten.
+    pub messages_dropped: u64,
+    /// Bytes that wait in outboxes now.
+    pub queued_bytes: u64,
+    /// From the read that brought a message to the write of what its handler sent.
+    pub latency: Latency,
+    /// Time since the start.
+    pub uptime: Duration,
+}
+
+/// Percentiles of a duration, each correct to about 3 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// How many durations were measured.
+    pub count: u64,
+    /// Half were at most this.
+    pub p50: Duration,
+    /// 90 % were at most this.
+    pub p90: Duration,
+    /// 99 % were at most this.
+    pub p99: Duration,
+    /// 99.9 % were at most this.
+    pub p999: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl fmt::Display for Statistics {
+    /// One line for a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections, in {:.0} msg/s {:.1} MB/s, out {:.0} msg/s {:.1} MB/s, \
+             p50 {:?} p99 {:?}, {} queued, {} dropped",
+            self.connections_active,
+            self.messages_in_per_second,
+            self.bytes_in_per_second / 1e6,
+            self.messages_out_per_second,
+            self.bytes_out_per_second / 1e6,
+            self.latency.p50,
+            self.latency.p99,
+            self.queued_bytes,
+            self.messages_dropped,
+        )
+    }
+}
+
+/// Counters on a cache line of their own, so that threads do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    messages_in: AtomicU64,
+    messages_out: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The counters of one server or client.
+pub(crate) struct Counters {
+    shards: [Shard; SHARDS],
+    active: AtomicUsize,
+    total: AtomicU64,
+    over_cap: AtomicU64,
+    refused: AtomicU64,
+    connect_errors: AtomicU64,
+    ended: [AtomicU64; CloseReason::LABELS.len()],
+    /// Nanoseconds up to a little over a minute, in buckets of 3 %. `None` cannot happen: the two
+    /// constants are valid.
+    latency: Option<AtomicHistogram>,
+    started: Instant,
+    rates: Mutex<VecDeque<Sample>>,
+}
+
+/// The totals at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Instant,
+    totals: [u64; 4],
+}
+
+/// A number for this thread, to spread threads over shards.
+fn shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    MINE.with(|mine| {
+        if mine.get() == usize::MAX {
+            mine.set(NEXT.fetch_add(1, Relaxed) % SHARDS);
+        }
+        mine.get()
+    })
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: Default::default(),
+            active: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            over_cap: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            connect_errors: AtomicU64::new(0),
+            ended: Default::default(),
+            latency: AtomicHistogram::new(5, LATENCY_POWER).ok(),
+            started: Instant::now(),
+            rates: Mutex::default(),
+        }
+    }
+
+    /// Counts a connection, unless there are `max` already.
+    pub(crate) fn connect(&self, max: usize) -> bool {
+        let admitted = self
+            .active
+            .try_update(Relaxed, Relaxed, |active| {
+                (active < max).then_some(active + 1)
+            })
+            .is_ok();
+        let counter = if admitted {
+            &self.total
+        } else {
+            &self.over_cap
+        };
+        counter.fetch_add(1, Relaxed);
+        admitted
+    }
+
+    pub(crate) fn disconnect(&self, reason: &CloseReason) {
+        self.active.fetch_sub(1, Relaxed);
+        self.ended[reason.index()].fetch_add(1, Relaxed);
+        if let CloseReason::Refused(_) = reason {
+            self.refused.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn connect_error(&self) {
+        self.connect_errors.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
+    pub(crate) fn received(&self, messages: u64, bytes: u64) {
+        let shard = &self.shards[shard()];
+        shard.messages_in.fetch_add(messages, Relaxed);
+        shard.bytes_in.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn sent(&self, messages: u64, bytes: u64) {
+        let shard = &self.shards[shard()];
+        shard.messages_out.fetch_add(messages, Relaxed);
+        shard.bytes_out.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, messages: u64) {
+        self.shards[shard()].dropped.fetch_add(messages, Relaxed);
+    }
+
+    /// `messages` took `latency` each.
+    pub(crate) fn latency(&self, latency: Duration, messages: u64) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        // the last bucket takes what is longer than the histogram covers
+        let value = nanoseconds.min((1 << LATENCY_POWER) - 1);
+        if let Some(histogram) = &self.latency {
+            let _ = histogram.add(value, messages);
+        }
+    }
+
+    fn totals(&self) -> [u64; 4] {
+        let mut sums = [0; 4];
+        for shard in &self.shards {
+            let parts = [
+                &shard.messages_in,
+                &shard.messages_out,
+                &shard.bytes_in,
+                &shard.bytes_out,
+            ];
+            for (sum, part) in sums.iter_mut().zip(parts) {
+                *sum += part.load(Relaxed);
+            }
+        }
+        sums
+    }
+
+    /// Remembers the totals of this moment for the rates; called once a second.
+    pub(crate) fn sample(&self) {
+        let sample = Sample {
+            at: Instant::now(),
+            totals: self.totals(),
+        };
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.push_back(sample);
+        if rates.len() > RATE_SECONDS + 1 {
+            rates.pop_front();
+        }
+    }
+
+    /// Samples once a second, for ever.
+    pub(crate) async fn keep_sampling(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.sample();
+        }
+    }
+
+    fn rates(&self, totals: [u64; 4], now: Instant) -> [f64; 4] {
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = rates.front().copied().unwrap_or(Sample {
+            at: self.started,
+            totals: [0; 4],
+        });
+        let seconds = now.saturating_duration_since(first.at).as_secs_f64();
+        let mut out = [0.0; 4];
+        if seconds > 0.0 {
+            for (i, rate) in out.iter_mut().enumerate() {
+                *rate = totals[i].saturating_sub(first.totals[i]) as f64 / seconds;
+            }
+        }
+        out
+    }
+
+    pub(crate) fn snapshot(&self, queued_bytes: u64) -> Statistics {
+        let now = Instant::now();
+        let totals = self.totals();
+        let rates = self.rates(totals, now);
+        let ended = CloseReason::LABELS.iter().zip(&self.ended);
+        let load = |counter: &AtomicU64| counter.load(Relaxed);
+        let refused = [
+            ("max_connections", &self.over_cap),
+            ("refused", &self.refused),
+        ];
+        Statistics {
+            connections_active: self.active() as u64,
+            connections_total: load(&self.total),
+            connections_refused: refused.iter().map(|(k, v)| (*k, load(v))).collect(),
+            connections_ended: ended
+                .map(|(k, v)| (*k, load(v)))
+                .filter(|(_, v)| *v > 0)
+                .collect(),
+            connect_errors: load(&self.connect_errors),
+            messages_in: totals[0],
+            messages_out: totals[1],
+            bytes_in: totals[2],
+            bytes_out: totals[3],
+            messages_in_per_second: rates[0],
+            messages_out_per_second: rates[1],
+            bytes_in_per_second: rates[2],
+            bytes_out_per_second: rates[3],
+            messages_dropped: self.shards.iter().map(|shard| load(&shard.dropped)).sum(),
+            queued_bytes,
+            latency: self
+                .latency
+                .as_ref()
+                .map(|h| percentiles(&h.load()))
+                .unwrap_or_default(),
+            uptime: now.saturating_duration_since(self.started),
+        }
+    }
+}
+
+fn percentiles(histogram: &Histogram) -> Latency {
+    let Ok(Some(result)) = histogram.quantiles(&[0.5, 0.9, 0.99, 0.999, 1.0]) else {
+        return Latency::default();
+    };
+    let mut values = result
+        .entries()
+        .values()
+        .map(|bucket| Duration::from_nanos(bucket.end()));
+    let mut next = || values.next().unwrap_or_default();
+    Latency {
+        count: u64::try_from(result.total_count()).unwrap_or(u64::MAX),
+        p50: next(),
+        p90: next(),
+        p99: next(),
+        p999: next(),
+        max: next(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_within_the_stated_error() {
+        let counters = Counters::new();
+        for n in 1..=1000 {
+            counters.latency(Duration::from_micros(n), 1);
+        }
+        counters.latency(Duration::from_secs(3600), 1);
+        let latency = counters.snapshot(0).latency;
+        assert_eq!(latency.count, 1001);
+        let close = |got: Duration, want: f64| (got.as_secs_f64() / want - 1.0).abs() < 0.04;
+        assert!(close(latency.p50, 500e-6), "{latency:?}");
+        assert!(close(latency.p99, 990e-6), "{latency:?}");
+        assert!(latency.max > Duration::from_secs(60));
+    }
+
+    #[test]
+    fn connections_are_capped_and_counted() {
+        let counters = Counters::new();
+        assert!(counters.connect(2) && counters.connect(2) && !counters.connect(2));
+        counters.disconnect(&CloseReason::Idle);
+        assert!(counters.connect(2));
+        let s = counters.snapshot(7);
+        assert_eq!(
+            (s.connections_active, s.connections_total, s.queued_bytes),
+            (2, 3, 7)
+        );
+        assert_eq!(s.connections_refused["max_connections"], 1);
+        assert_eq!(s.connections_ended["idle"], 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_cover_the_last_seconds() {
+        let counters = Counters::new();
+        for _ in 0..20 {
+            counters.received(100, 6400);
+            counters.sent(50, 50);
+            counters.sample();
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        counters.received(100, 6400);
+        let s = counters.snapshot(0);
+        assert!((s.messages_in_per_second - 100.0).abs() < 1.0, "{s}");
+        assert!((s.bytes_out_per_second - 50.0).abs() < 10.0, "{s}");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        counters.sample();
+        assert!(counters.snapshot(0).messages_in_per_second < 10.0);
+    }
+}

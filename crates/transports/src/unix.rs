@@ -1,0 +1,195 @@
+//! `unix:///path`: framed messages over Unix sockets.
+
+use std::io;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use network_system_core::config::LinkConfig;
+use network_system_core::{
+    Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, Result, StreamLink,
+};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
+
+/// A message link over a Unix socket.
+pub type UnixLink = StreamLink<UnixStream>;
+
+/// A path that has been taken.
+pub struct UnixBound {
+    socket: StdListener,
+    address: Address,
+    file: Arc<SocketFile>,
+    config: LinkConfig,
+}
+
+/// Accepts connections on a path.
+pub struct UnixAcceptor {
+    listener: UnixListener,
+    file: Arc<SocketFile>,
+    config: LinkConfig,
+}
+
+/// The file of a listening socket; removed with the last listener.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the socket file was gone");
+        }
+    }
+}
+
+fn path(address: &Address) -> Result<&Path> {
+    if address.host().is_empty() && address.path().len() > 1 {
+        return Ok(Path::new(address.path()));
+    }
+    Err(Error::new(ErrorKind::InvalidArgument, "use the address")
+        .peer(address)
+        .because("an absolute path is needed, as in unix:///run/app.sock"))
+}
+
+/// Takes the path for `workers` listeners that share one socket. A file that a dead server left
+/// behind is replaced.
+///
+/// # Errors
+/// [`ErrorKind::BindFailed`] names the address.
+pub fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Result<Vec<UnixBound>> {
+    let path = path(address)?;
+    let failed = |error: io::Error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there, or a file of another kind is in the way"
+            }
+            io::ErrorKind::NotFound => "the folder does not exist",
+            _ => "check the path; it may have about 100 bytes",
+        };
+        Error::from_io("listen on", error)
+            .into_kind(ErrorKind::BindFailed)
+            .peer(address)
+            .advice(advice)
+    };
+    let socket = match open(path, config) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+            std::fs::remove_file(path).map_err(failed)?;
+            open(path, config)
+        }
+        result => result,
+    }
+    .map_err(failed)?;
+    let file = Arc::new(SocketFile(path.to_owned()));
+    let mut bound = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        bound.push(UnixBound {
+            socket: socket.try_clone().map_err(failed)?,
+            address: address.clone(),
+            file: file.clone(),
+            config: config.clone(),
+        });
+    }
+    Ok(bound)
+}
+
+/// Whether the file is a socket that nobody listens on.
+fn is_stale(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && StdStream::connect(path).is_err_and(refused)
+}
+
+fn open(path: &Path, config: &LinkConfig) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    apply(&SockRef::from(&socket), config)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(i32::try_from(config.socket.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn apply(socket: &SockRef<'_>, config: &LinkConfig) -> io::Result<()> {
+    if let Some(bytes) = config.socket.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = config.socket.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}
+
+impl Bound for UnixBound {
+    type Listener = UnixAcceptor;
+
+    fn local(&self) -> &Address {
+        &self.address
+    }
+
+    fn start(self) -> Result<UnixAcceptor> {
+        let listener = UnixListener::from_std(self.socket)
+            .map_err(|error| Error::from_io("listen on", error).peer(&self.address))?;
+        Ok(UnixAcceptor {
+            listener,
+            file: self.file,
+            config: self.config,
+        })
+    }
+}
+
+impl Listener for UnixAcceptor {
+    type Link = UnixLink;
+
+    async fn accept(&mut self) -> Result<UnixLink> {
+        let path = &self.file.0;
+        let (stream, peer) = self
+            .listener
+            .accept()
+            .await
+            .map_err(|error| Error::from_io("accept on", error).peer(path.display()))?;
+        // not inherited from the listener; best effort, the defaults work
+        let _ = apply(&SockRef::from(&stream), &self.config);
+        Ok(link(
+            stream,
+            named(&peer),
+            Endpoint::Unix(Some(path.clone())),
+            &self.config,
+        ))
+    }
+}
+
+fn named(address: &SocketAddr) -> Endpoint {
+    Endpoint::Unix(address.as_pathname().map(Path::to_owned))
+}
+
+fn link(stream: UnixStream, peer: Endpoint, local: Endpoint, config: &LinkConfig) -> UnixLink {
+    let info = LinkInfo::new("unix", peer, local, config);
+    StreamLink::new(stream, config.session.limited_framing(), info)
+}
+
+/// Connects to the path.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when the file does not exist, [`ErrorKind::ConnectionRefused`] when
+/// nobody listens there.
+pub async fn connect(address: &Address, config: &LinkConfig) -> Result<UnixLink> {
+    let path = path(address)?;
+    let failed = |error: io::Error| {
+        let error = Error::from_io("connect to", error).peer(address);
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                error.advice("check that a server listens there")
+            }
+            _ => error,
+        }
+    };
+    let stream = UnixStream::connect(path).await.map_err(failed)?;
+    apply(&SockRef::from(&stream), config).map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?;
+    Ok(link(
+        stream,
+        Endpoint::Unix(Some(path.to_owned())),
+        named(&local),
+        config,
+    ))
+}
