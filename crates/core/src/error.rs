@@ -293,7 +293,8 @@ impl fmt::Display for Error {
             write!(f, " {peer}")?;
         }
         match &inner.reason {
-            Some(reason) if inner.kind.text() == reason => write!(f, ": {reason}")?,
+            // the reason often begins with the category itself
+            Some(reason) if reason.starts_with(inner.kind.text()) => write!(f, ": {reason}")?,
             Some(reason) => write!(f, ": {}: {reason}", inner.kind.text())?,
             None => write!(f, ": {}", inner.kind.text())?,
         }

@@ -14,8 +14,9 @@ use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy};
 use crate::error::{Error, ErrorKind, Result};
-use crate::handler::{Events, Handler, Ignore, OnMessage, Others, Outcome};
+use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
+use crate::message::Message;
 use crate::requests::Request;
 use crate::session::Session;
 use crate::statistics::Counters;
@@ -59,7 +60,11 @@ impl<T: Transports, M> ClientBuilder<T, Events<M>> {
 
     /// Runs `f` for each message: `|session, message| async move { … }`. It returns nothing, or a
     /// `Result` whose error closes the connection.
-    pub fn on_message<F: OnMessage>(self, f: F) -> ClientBuilder<T, Events<F>> {
+    pub fn on_message<F, R>(self, f: F) -> ClientBuilder<T, Events<F>>
+    where
+        F: Fn(Session, Message) -> R + Send + Sync + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
         let handler = Events {
             message: f,
             others: self.handler.others,

@@ -8,8 +8,9 @@ use super::Server;
 use crate::close::CloseReason;
 use crate::config::{Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig};
 use crate::error::{Error, Result};
-use crate::handler::{Events, Handler, Ignore, OnMessage, Others, Outcome};
+use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
+use crate::message::Message;
 use crate::requests::Request;
 use crate::session::Session;
 
@@ -51,7 +52,11 @@ impl<T: Transports, M> ServerBuilder<T, Events<M>> {
 
     /// Runs `f` for each message: `|session, message| async move { … }`. It returns nothing, or a
     /// `Result` whose error closes the connection.
-    pub fn on_message<F: OnMessage>(self, f: F) -> ServerBuilder<T, Events<F>> {
+    pub fn on_message<F, R>(self, f: F) -> ServerBuilder<T, Events<F>>
+    where
+        F: Fn(Session, Message) -> R + Send + Sync + 'static,
+        R: Future<Output: Outcome> + Send + 'static,
+    {
         let handler = Events {
             message: f,
             others: self.handler.others,
