@@ -1,0 +1,227 @@
+//! What the tests share: an echo server that reports how connections end, plain peers that know
+//! nothing of this library, and a healthy client that must not notice what others suffer.
+#![allow(dead_code)] // not every test needs all of it
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use network_system::{
+    Address, CloseReason, Error, Events, Ignore, Server, ServerBuilder, Session, Sessions,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Nothing that works takes this long, on a slow and busy machine either.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Fails the test when `work` hangs.
+#[track_caller]
+pub fn within<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(LIMIT, work).await {
+            Ok(result) => result,
+            Err(_) => panic!("hangs for {LIMIT:?}, called at {place}"),
+        }
+    }
+}
+
+/// Waits for something that no event announces.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let place = std::panic::Location::caller();
+    async move {
+        let until = tokio::time::Instant::now() + LIMIT;
+        while !holds() {
+            let late = tokio::time::Instant::now() > until;
+            assert!(!late, "never: {what}, waited for at {place}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The bytes of one message in the default framing, made without this library.
+pub fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Reads one message in the default framing; `None` at the end.
+pub async fn read_frame(io: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    match io.read_exact(&mut length).await {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    };
+    let mut payload = vec![0; u32::from_be_bytes(length) as usize];
+    io.read_exact(&mut payload).await?;
+    Ok(Some(payload))
+}
+
+/// Sends `payload` over a stream of default frames, and fails unless it comes back.
+pub async fn round_trip(io: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &[u8]) {
+    io.write_all(&frame(payload)).await.unwrap();
+    let back = read_frame(io).await.unwrap().expect("an answer");
+    assert!(back == payload, "{} bytes came back", back.len());
+}
+
+/// Reads to the end and tells how it came: in good order, or with an error such as a reset.
+pub async fn read_to_end(io: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, std::io::Result<()>) {
+    let mut all = Vec::new();
+    let result = within(io.read_to_end(&mut all)).await.map(|_| ());
+    (all, result)
+}
+
+/// The socket address of an address with host and port.
+pub fn socket_address(address: &Address) -> SocketAddr {
+    let (host, port) = address.host_and_port().unwrap();
+    let host = match host {
+        "" => "127.0.0.1",
+        host => host,
+    };
+    SocketAddr::new(host.parse().unwrap(), port)
+}
+
+/// How one connection of an [`Echo`] ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub session: Session,
+    pub reason: CloseReason,
+}
+
+/// A server on loopback that sends every message back, and what it reported.
+pub struct Echo {
+    pub server: Server,
+    pub ends: mpsc::UnboundedReceiver<End>,
+    pub errors: mpsc::UnboundedReceiver<(Option<Session>, Error)>,
+}
+
+type Builder = ServerBuilder<Events<Ignore>>;
+
+/// An echo server on `tcp://127.0.0.1:0` with the settings that `configure` makes.
+pub async fn echo(configure: impl FnOnce(Builder) -> Builder) -> Echo {
+    echo_on(&["tcp://127.0.0.1:0"], configure).await
+}
+
+/// An echo server on these addresses.
+pub async fn echo_on(addresses: &[&str], configure: impl FnOnce(Builder) -> Builder) -> Echo {
+    let (ended, ends) = mpsc::unbounded_channel();
+    let (failed, errors) = mpsc::unbounded_channel();
+    let builder = addresses
+        .iter()
+        .fold(Server::builder(), |b, a| b.listen(*a));
+    let server = configure(builder)
+        .on_disconnect(move |session, reason| {
+            let _ = ended.send(End {
+                session: session.clone(),
+                reason: reason.clone(),
+            });
+        })
+        .on_error(move |session, error| {
+            let _ = failed.send((session.cloned(), error.clone()));
+        })
+        .on_message(|session, message| async move { session.send(message).await })
+        .start()
+        .await
+        .unwrap();
+    Echo {
+        server,
+        ends,
+        errors,
+    }
+}
+
+impl Echo {
+    /// The first address that the server listens on.
+    pub fn address(&self) -> SocketAddr {
+        socket_address(&self.server.listening()[0])
+    }
+
+    pub fn url(&self) -> &str {
+        self.server.listening()[0].as_str()
+    }
+
+    /// A plain connection.
+    pub async fn dial(&self) -> TcpStream {
+        within(TcpStream::connect(self.address())).await.unwrap()
+    }
+
+    /// How the next connection ends; it is counted and out of the table then.
+    pub async fn next_end(&mut self) -> CloseReason {
+        let end = within(self.ends.recv()).await.unwrap();
+        within(end.session.ended()).await;
+        end.reason
+    }
+
+    /// The next error that was reported.
+    pub async fn next_error(&mut self) -> Error {
+        within(self.errors.recv()).await.unwrap().1
+    }
+
+    /// How many connections have ended for this reason.
+    pub fn ended(&self, label: &str) -> u64 {
+        ended(&self.server, label)
+    }
+}
+
+/// How many connections of a server have ended for this reason.
+pub fn ended(server: &Server, label: &str) -> u64 {
+    let ended = server.statistics().connections_ended;
+    ended.get(label).copied().unwrap_or(0)
+}
+
+/// The only live session, once there is one.
+pub async fn only_session(sessions: &Sessions) -> Session {
+    eventually("one session", || sessions.len() == 1).await;
+    sessions.all().remove(0)
+}
+
+/// A client that goes on to make round trips while others misbehave.
+pub struct Healthy {
+    rounds: watch::Receiver<u64>,
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Healthy {
+    /// Connects and starts.
+    pub async fn start(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (count, rounds) = watch::channel(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            while !stopped.load(Relaxed) {
+                let text = format!("round {}", *count.borrow());
+                within(round_trip(&mut stream, text.as_bytes())).await;
+                count.send_modify(|rounds| *rounds += 1);
+                // a pause, or it would be the load itself
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let mut healthy = Self { rounds, stop, task };
+        healthy.still_works().await;
+        healthy
+    }
+
+    /// Fails unless more round trips are made from now on.
+    pub async fn still_works(&mut self) {
+        let now = *self.rounds.borrow();
+        let more = self.rounds.wait_for(|rounds| *rounds >= now + 3);
+        assert!(within(more).await.is_ok(), "the healthy client has failed");
+    }
+
+    /// Ends it after a last look.
+    pub async fn finish(mut self) {
+        self.still_works().await;
+        self.stop.store(true, Relaxed);
+        within(self.task).await.unwrap();
+    }
+}
