@@ -12,8 +12,8 @@ usage: scripts/test.sh [--quick | --full | --prepare]
 
   (no option)  unit, integration, example and doc tests; then loom explores the interleavings
   --quick      without loom
-  --full       also: ten minutes or so of fuzzing on stable, and miri on the wire crate, for which
-               a nightly toolchain with miri must be present; says so if it is not
+  --full       also: minutes of fuzzing on stable, and miri on the wire crate, for which a nightly
+               toolchain with miri must be present; says so if it is not
   --prepare    only install what the tests need
 TEXT
 }
@@ -107,6 +107,7 @@ step_workspace() {
 step_loom() {
     CARGO_TARGET_DIR="$target/loom" \
         CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
         RUSTFLAGS="${RUSTFLAGS:-} --cfg network_system_loom" \
         cargo test --package network-system-core --lib --release --locked -- loom
 }
@@ -119,13 +120,12 @@ step_fuzz() {
         cargo test --package network-system-wire --tests --locked --no-fail-fast
 }
 
-# miri: undefined behaviour in the codecs. It interprets, so the generated tests get few inputs, and
-# tests/limits.rs, which feeds each limit byte by byte, is left out: it would take ten minutes. The
-# generated tests read their settings from the environment, hence no isolation.
+# miri: undefined behaviour in the codecs. It interprets, so the generated tests get few inputs; they
+# read their settings from the environment, hence no isolation.
 step_miri() {
     MIRIFLAGS="-Zmiri-disable-isolation" PROPTEST_CASES=8 \
         BOLERO_RANDOM_TEST_TIME_MS=2000 BOLERO_RANDOM_ITERATIONS=8 \
-        cargo +nightly miri test --package network-system-wire --lib --test streams --locked
+        cargo +nightly miri test --package network-system-wire --tests --locked
 }
 
 # --- running them --------------------------------------------------------------------------------
