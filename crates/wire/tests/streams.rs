@@ -11,16 +11,21 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// The interpreter is some hundred times slower and needs isolation from the file system.
+/// `PROPTEST_CASES` asks for more. The interpreter is some hundred times slower, and has no file
+/// system to keep failures in.
 fn config(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
     if cfg!(miri) {
         ProptestConfig {
-            cases: 12,
+            cases: 8,
             failure_persistence: None,
-            ..ProptestConfig::default()
+            ..default
         }
     } else {
-        ProptestConfig::with_cases(cases)
+        ProptestConfig {
+            cases: default.cases.max(cases),
+            ..default
+        }
     }
 }
 
