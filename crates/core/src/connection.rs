@@ -117,7 +117,13 @@ impl<L: Link> Connection<L> {
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(error));
             }
-            match self.link.poll_fill(cx)? {
+            // a peer that causes more answers than it reads gets no more until it does
+            let filled = if self.queue.answers() > self.high {
+                Poll::Pending
+            } else {
+                self.link.poll_fill(cx)?
+            };
+            match filled {
                 Poll::Ready(true) => {
                     let now = Instant::now();
                     self.clock.heard(now);

@@ -60,6 +60,8 @@ pub(crate) struct Driver<L, H> {
     controls: u64,
     /// Bytes held, as the outbox was told.
     owned: usize,
+    /// Whether the peer has caused more answers than it reads: it gets no more until it does.
+    clogged: bool,
     /// Why to stop, noticed while a handler was pending.
     stop: Option<CloseReason>,
     /// What the outbox asked for last.
@@ -88,6 +90,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             bytes_seen: 0,
             controls: 0,
             owned: 0,
+            clogged: false,
             stop: None,
             command: None,
             moved: false,
@@ -280,7 +283,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
         }
-        match self.link.poll_fill(cx) {
+        let filled = if self.clogged {
+            Poll::Pending
+        } else {
+            self.link.poll_fill(cx)
+        };
+        match filled {
             Poll::Ready(Ok(true)) => {
                 self.batch_since = Instant::now();
                 self.clock.heard(self.batch_since);
@@ -343,8 +351,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         };
         let mut came = VecDeque::new();
         let mut bytes = self.ahead_bytes;
+        let mut full;
         let end = loop {
-            if bytes >= READ_AHEAD || self.ahead.len() + came.len() >= READ_AHEAD_MESSAGES {
+            full = bytes >= READ_AHEAD || self.ahead.len() + came.len() >= READ_AHEAD_MESSAGES;
+            if full || self.clogged {
                 break Ok(());
             }
             match self
@@ -372,6 +382,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 self.ahead_bytes += later.len();
                 self.ahead.push_back(later);
             }
+        }
+        let kept = self.ahead_bytes >= READ_AHEAD || self.ahead.len() >= READ_AHEAD_MESSAGES;
+        if full && !kept {
+            // most of it was for the protocol, so there is room for more, which nothing announces
+            cx.waker().wake_by_ref();
         }
         end
     }
@@ -410,6 +425,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 self.owned = queue.bytes();
                 outbox.set_owned(self.owned);
             }
+            self.clogged = queue.answers() > outbox.high();
             result
         });
         if sent.bytes > 0 || sent.messages > 0 {

@@ -40,6 +40,8 @@ pub struct OutQueue {
     sizes: Option<VecDeque<usize>>,
     /// Bytes of the first message that are left of one whose start was written already.
     partial: usize,
+    /// Bytes of what is queued that may be answers which the peer alone has caused.
+    answers: usize,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,12 @@ impl OutQueue {
     #[must_use]
     pub fn messages(&self) -> usize {
         self.messages
+    }
+
+    /// Bytes queued at most that answer the peer without a limit of their own: pongs, and
+    /// failures of requests that nobody serves.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers
     }
 
     /// Whether nothing is queued.
@@ -132,6 +140,9 @@ impl OutQueue {
         }
         self.bytes += frame.len();
         self.messages += 1;
+        if let Some(Header::Pong { .. } | Header::Failure { .. }) = header {
+            self.answers += self.bytes - before;
+        }
         if let Some(sizes) = &mut self.sizes {
             sizes.push_back(frame.len());
         }
@@ -223,6 +234,9 @@ impl OutQueue {
             self.messages += count;
             other.bytes -= n;
             other.messages -= count;
+            let answers = other.answers.min(n);
+            self.answers += answers;
+            other.answers -= answers;
             return;
         }
         if self.is_empty() {
@@ -237,6 +251,7 @@ impl OutQueue {
         }
         self.bytes += std::mem::take(&mut other.bytes);
         self.messages += std::mem::take(&mut other.messages);
+        self.answers += std::mem::take(&mut other.answers);
         if let (Some(to), Some(from)) = (&mut self.sizes, &mut other.sizes) {
             to.append(from);
         }
@@ -288,6 +303,7 @@ impl OutQueue {
             drop(self.split_front(size, 1));
             self.bytes -= size;
             self.messages -= 1;
+            self.answers = self.answers.min(self.bytes);
         }
         for chunk in keep.into_iter().rev() {
             self.chunks.push_front(chunk);
@@ -345,6 +361,7 @@ impl OutQueue {
             }
         }
         self.bytes -= n;
+        self.answers = self.answers.min(self.bytes);
         let done = self.count_done(n);
         self.messages -= done;
         if self.bytes == 0 {
@@ -380,6 +397,7 @@ impl OutQueue {
             Chunk::Message(message) => {
                 self.bytes -= message.len();
                 self.messages -= 1;
+                self.answers = self.answers.min(self.bytes);
                 if let Some(sizes) = &mut self.sizes {
                     sizes.pop_front();
                 }
