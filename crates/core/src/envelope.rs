@@ -1,5 +1,6 @@
 //! The opt-in header of each message, taken apart: [`Inbound`].
 
+use network_system_wire::WireError;
 use network_system_wire::envelope::Header;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -39,12 +40,11 @@ pub(crate) struct Reader {
 impl Reader {
     /// Takes the header off; the first message must be the peer's hello.
     pub(crate) fn read(&mut self, message: Message) -> Result<Inbound> {
-        let (header, skip) = Header::parse(&message)?;
-        if !self.greeted && header != Header::Hello {
-            return Err(Error::new(ErrorKind::Protocol, "agree on the envelope")
-                .because("the peer's first message is no envelope hello")
-                .advice("turn on `envelope` on both sides, or on neither"));
+        let parsed = Header::parse(&message);
+        if !self.greeted && !matches!(parsed, Ok((Header::Hello, _))) {
+            return Err(stranger(parsed.err()));
         }
+        let (header, skip) = parsed?;
         self.greeted = true;
         let message = message.skip(skip);
         Ok(match header {
@@ -61,5 +61,16 @@ impl Reader {
             Header::Pong { .. } => Inbound::Pong,
             Header::GoAway => Inbound::GoAway,
         })
+    }
+}
+
+/// The error of a first message that is no hello.
+#[cold]
+fn stranger(cause: Option<WireError>) -> Error {
+    let error = Error::new(ErrorKind::Protocol, "agree on the envelope")
+        .advice("turn on `envelope` on both sides, or on neither");
+    match cause {
+        Some(cause) => error.because(&cause).caused_by(cause),
+        None => error.because("the peer's first message is no envelope hello"),
     }
 }
