@@ -3,7 +3,8 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 
-/// At most one value of each type.
+/// At most one value of each type. Boxed, so that a session without any pays one pointer.
+#[allow(clippy::box_collection)]
 #[derive(Default)]
 pub(crate) struct Attributes(Option<Box<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>);
 
