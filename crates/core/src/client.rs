@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     state: watch::Sender<ClientState>,
     /// The session to send to; set once the offline queue has gone out.
     current: Mutex<Option<Session>>,
+    /// The session of the connection that is up, from its first moment to its last.
+    live: Mutex<Option<Session>>,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
     stopping: CancellationToken,
@@ -88,6 +90,14 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Tells the connection that is up, if there is one.
+    fn command(&self, command: Command) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*live {
+            session.command(command);
+        }
     }
 
     fn offline(&self) -> std::sync::MutexGuard<'_, Offline> {
@@ -260,9 +270,7 @@ impl<T> Client<T> {
     /// `deadline`. Messages that still wait for a connection are dropped and counted.
     pub async fn close(self, deadline: Duration) {
         self.shared.stopping.cancel();
-        if let Some(session) = self.shared.current() {
-            session.command(Command::Close(CloseReason::Shutdown));
-        }
+        self.shared.command(Command::Close(CloseReason::Shutdown));
         let task = self
             .task
             .lock()
@@ -270,9 +278,7 @@ impl<T> Client<T> {
             .take();
         let Some(mut task) = task else { return };
         if tokio::time::timeout(deadline, &mut task).await.is_err() {
-            if let Some(session) = self.shared.current() {
-                session.command(Command::Cut(CloseReason::Cut));
-            }
+            self.shared.command(Command::Cut(CloseReason::Cut));
             if tokio::time::timeout(Duration::from_secs(1), &mut task)
                 .await
                 .is_err()
@@ -286,9 +292,7 @@ impl<T> Client<T> {
 impl<T> Drop for Client<T> {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
-        if let Some(session) = self.shared.current() {
-            session.command(Command::Cut(CloseReason::Cut));
-        }
+        self.shared.command(Command::Cut(CloseReason::Cut));
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Due};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
+use crate::contain::{contain, contain_async};
 use crate::envelope::{Inbound, Reader};
 use crate::error::Result;
 use crate::handler::Handler;
@@ -112,16 +113,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
             queue,
         }
         .await;
-        // after a panic nobody has closed these yet
-        let mut lost = OutQueue::new(false);
-        session.shared().outbox.close(&reason, &mut lost);
-        session.count_dropped(lost.messages() as u64);
-        session.shared().requests.close(&reason);
+        // after a panic nobody has done this yet
+        session.shut(&reason);
         if let Some(error) = reason.error() {
-            handler.on_error(Some(&session), error);
+            contain(|| handler.on_error(Some(&session), error));
         }
-        handler.on_disconnect(&session, &reason).await;
-        session.set_ended();
+        contain_async(async { handler.on_disconnect(&session, &reason).await }).await;
         reason
     }
 
@@ -129,10 +126,18 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let (session, handler) = (self.session.clone(), self.handler.clone());
         if self.envelope.is_some() {
             self.control(Header::Hello, Message::default());
+            if session.tracks_sizes() {
+                // before a handler sends so much that the oldest, which this is, has to go
+                poll_fn(|cx| Poll::Ready(self.poll_write(cx).is_ready())).await;
+            }
         }
         let reason = match self.beside(handler.on_connect(&session)).await {
             Ok(Ok(())) => self.serve(&session, &*handler).await,
-            Ok(Err(error)) => CloseReason::Refused(error.to_string()),
+            // a connection that failed meanwhile was not refused
+            Ok(Err(error)) => {
+                let refused = || CloseReason::Refused(error.to_string());
+                self.stop.take().unwrap_or_else(refused)
+            }
             Err(reason) => reason,
         };
         self.finish(reason).await
@@ -324,6 +329,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             // answers to heartbeats
             let _ = self.poll_write(cx);
+            if self.is_ahead_full() {
+                // what the peer says now waits for the handler: no reason to take it for dead
+                self.clock.heard(Instant::now());
+            }
         }
         if !stalled {
             // a handler that works without a word is not an idle peer
@@ -383,12 +392,15 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 self.ahead.push_back(later);
             }
         }
-        let kept = self.ahead_bytes >= READ_AHEAD || self.ahead.len() >= READ_AHEAD_MESSAGES;
-        if full && !kept {
+        if full && !self.is_ahead_full() {
             // most of it was for the protocol, so there is room for more, which nothing announces
             cx.waker().wake_by_ref();
         }
         end
+    }
+
+    fn is_ahead_full(&self) -> bool {
+        self.ahead_bytes >= READ_AHEAD || self.ahead.len() >= READ_AHEAD_MESSAGES
     }
 
     /// Writes everything that is queued, here and in the outbox, as far as the transport takes it.
@@ -511,7 +523,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
         );
         if polite {
             let linger = !matches!(reason, CloseReason::Peer | CloseReason::Idle);
-            let timeout = self.close_timeout;
+            // a shutdown has a deadline of its own, and cuts what is left then
+            let shutdown = matches!(reason, CloseReason::Shutdown);
+            let timeout = if shutdown {
+                Duration::MAX
+            } else {
+                self.close_timeout
+            };
             let closing = tokio::time::timeout(timeout, self.say_goodbye(linger)).await;
             let unwritten = lane::with(id, |queue| !queue.is_empty()).unwrap_or(false);
             if unwritten

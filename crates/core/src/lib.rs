@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod close;
 mod connection;
+mod contain;
 mod driver;
 mod envelope;
 mod error;

@@ -152,12 +152,13 @@ impl Outbox {
         if !admit(self, &mut state) {
             return Err(Refused::Full);
         }
-        push(&mut state.queue).map_err(Refused::Error)?;
+        // of a batch, what comes before the message that fails stays
+        let result = push(&mut state.queue).map_err(Refused::Error);
         self.queued.store(state.queue.bytes(), Ordering::Release);
         let owner = self.notify(&mut state);
         drop(state);
         wake(owner);
-        Ok(())
+        result
     }
 
     /// Marks that there is something to look at; the owner to wake, once per batch.

@@ -160,9 +160,15 @@ impl Session {
     /// [`ErrorKind::ConnectionClosed`] or [`ErrorKind::SessionExpired`] after the end,
     /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::QueueFull`] where the policy
     /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
-    #[inline]
-    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
-        self.send_with(self.data_header(), message.into()).await
+    #[inline(always)]
+    pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
+        self.send_with(self.data_header(), message.into())
+    }
+
+    /// As [`send`](Self::send), but waits for room whatever the policy.
+    pub(crate) async fn send_patiently(&self, message: Message) -> Result<()> {
+        self.room(message.len() + HEADER).await?;
+        self.send(message).await
     }
 
     /// As [`send`](Self::send), but never waits.
@@ -351,11 +357,20 @@ impl Session {
         self.0.outbox.closed()
     }
 
-    /// Waits until the connection is closed and `on_disconnect` has run.
+    /// Waits until the connection is closed, `on_disconnect` has run and statistics count the end.
     pub async fn ended(&self) {
         self.0.ended.cancelled().await;
     }
 
+    /// Lets nothing more in and fails what waits; what is queued is lost.
+    pub(crate) fn shut(&self, reason: &CloseReason) {
+        let mut lost = OutQueue::new(false);
+        self.0.outbox.close(reason, &mut lost);
+        self.count_dropped(lost.messages() as u64);
+        self.0.requests.close(reason);
+    }
+
+    /// Called last: the end is counted, and nobody finds the session any more.
     pub(crate) fn set_ended(&self) {
         self.0.ended.cancel();
     }

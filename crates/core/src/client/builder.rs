@@ -238,6 +238,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         let shared = Arc::new(Shared {
             state: watch::Sender::new(ClientState::Connecting { failures: 0 }),
             current: Mutex::default(),
+            live: Mutex::default(),
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
             stopping: CancellationToken::new(),

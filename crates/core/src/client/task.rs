@@ -6,6 +6,7 @@ use super::{ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{ClientConfig, LinkConfig};
+use crate::contain::contain;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Handler;
@@ -41,7 +42,9 @@ impl<T: Transports, H: Handler> Task<T, H> {
                     let ours =
                         matches!(reason, CloseReason::Requested(_) | CloseReason::Refused(_));
                     if stopping.is_cancelled() || ours || !self.config.reconnect.enabled {
-                        break reason.error().cloned();
+                        let refused = matches!(reason, CloseReason::Refused(_));
+                        let refused = refused.then(|| reason.to_error("keep the connection"));
+                        break reason.error().cloned().or(refused);
                     }
                 }
                 None => {
@@ -59,14 +62,14 @@ impl<T: Transports, H: Handler> Task<T, H> {
                 }
             }
             let delay = self.config.reconnect.delay(failures);
+            failures = failures.saturating_add(u32::from(failed.is_some()));
             let waiting = ClientState::Waiting {
                 failures,
                 delay,
-                error: failed.clone(),
+                error: failed,
             };
             self.shared.state.send_replace(waiting);
             tracing::debug!(failures, ?delay, "waiting to connect again");
-            failures = failures.saturating_add(u32::from(failed.is_some()));
             if stopping
                 .run_until_cancelled(tokio::time::sleep(delay))
                 .await
@@ -114,7 +117,7 @@ impl<T: Transports, H: Handler> Task<T, H> {
                 Err(error) => {
                     tracing::debug!(%error, "connecting failed");
                     self.shared.counters.connect_error();
-                    self.handler.inner.on_error(None, &error);
+                    contain(|| self.handler.inner.on_error(None, &error));
                     last = Some(error);
                     self.next = (self.next + 1) % self.addresses.len();
                 }
@@ -134,6 +137,12 @@ impl<T: Transports, H: Handler> Task<T, H> {
             self.config.request_timeout,
             shared.counters.clone(),
         );
+        let mut live = Live {
+            shared,
+            session: session.clone(),
+            reason: None,
+        };
+        live.set(Some(session.clone()));
         if shared.stopping.is_cancelled() {
             session.command(Command::Close(CloseReason::Shutdown));
         }
@@ -146,9 +155,36 @@ impl<T: Transports, H: Handler> Task<T, H> {
             &config.session,
         );
         let reason = driver.run().await;
-        shared.counters.disconnect(&reason);
         tracing::debug!(?session, %reason, "disconnected");
+        live.reason = Some(reason.clone());
         reason
+    }
+}
+
+/// The connection that is up, until its task ends, however it ends.
+struct Live<'a> {
+    shared: &'a Shared,
+    session: Session,
+    reason: Option<CloseReason>,
+}
+
+impl Live<'_> {
+    fn set(&self, session: Option<Session>) {
+        let live = &self.shared.live;
+        *live.lock().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or_else(|| {
+            // the task was given up: nobody may wait for the connection any more
+            self.session.shut(&CloseReason::Cut);
+            CloseReason::Cut
+        });
+        self.set(None);
+        self.shared.counters.disconnect(&reason);
+        self.session.set_ended();
     }
 }
 
@@ -194,7 +230,7 @@ impl<H: Handler> Handler for Outgoing<H> {
                 first
             };
             let Some(message) = first else { break };
-            match session.send(message).await {
+            match session.send_patiently(message).await {
                 Ok(()) => self.shared.offline().pop(),
                 Err(error) if session.is_closed() => return Err(error),
                 Err(error) => {

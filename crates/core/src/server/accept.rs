@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::close::CloseReason;
 use crate::config::{ClientConfig, SessionConfig};
+use crate::contain::contain;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::handler::Handler;
@@ -47,7 +48,8 @@ impl<H: Handler> Acceptor<H> {
         for (bound, config) in assigned {
             let listener = bound.start()?;
             let acceptor = self.clone();
-            tokio::spawn(async move {
+            // tracked, so that the address is free when a shutdown is over
+            self.shared.tracker.spawn(async move {
                 let stopping = acceptor.shared.stopping.clone();
                 stopping
                     .run_until_cancelled(acceptor.accept(listener, Arc::new(config)))
@@ -69,7 +71,7 @@ impl<H: Handler> Acceptor<H> {
                 Err(error) => {
                     self.shared.counters.connect_error();
                     tracing::warn!(%error, ?wait, "accepting failed, trying again");
-                    self.handler.on_error(None, &error);
+                    contain(|| self.handler.on_error(None, &error));
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(BACKOFF_MAX);
                 }
@@ -122,7 +124,11 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let reason = self.reason.take().unwrap_or(CloseReason::Cut);
+        let reason = self.reason.take().unwrap_or_else(|| {
+            // the runtime has ended under the connection: nobody may wait for it any more
+            self.session.shut(&CloseReason::Cut);
+            CloseReason::Cut
+        });
         tracing::debug!(session = ?self.session, %reason, "disconnected");
         self.shared.sessions.remove(self.session.id());
         self.shared.counters.disconnect(&reason);
