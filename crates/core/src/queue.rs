@@ -124,6 +124,9 @@ impl OutQueue {
             return Ok(());
         }
         self.messages += 1;
+        if let Some(Header::Pong { .. } | Header::Failure { .. }) = header {
+            self.answers += self.bytes - before;
+        }
         if let Some(sizes) = &mut self.sizes {
             sizes.push_back(self.bytes - before);
         }
@@ -140,9 +143,6 @@ impl OutQueue {
         }
         self.bytes += frame.len();
         self.messages += 1;
-        if let Some(Header::Pong { .. } | Header::Failure { .. }) = header {
-            self.answers += self.bytes - before;
-        }
         if let Some(sizes) = &mut self.sizes {
             sizes.push_back(frame.len());
         }

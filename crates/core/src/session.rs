@@ -160,9 +160,9 @@ impl Session {
     /// [`ErrorKind::ConnectionClosed`] or [`ErrorKind::SessionExpired`] after the end,
     /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::QueueFull`] where the policy
     /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
-    #[inline(always)]
-    pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
-        self.send_with(self.data_header(), message.into())
+    #[inline]
+    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
+        self.send_with(self.data_header(), message.into()).await
     }
 
     /// As [`send`](Self::send), but waits for room whatever the policy.
