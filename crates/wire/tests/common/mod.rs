@@ -17,8 +17,8 @@ impl Outcome {
         assert!(frame.consumed > 0, "a frame without bytes never ends");
         assert!(frame.consumed <= buffer.len(), "{frame:?} of {buffer:?}");
         let payload = frame.payload.slice(&buffer[..frame.consumed]);
-        self.messages
-            .push(payload.expect("the payload lies in the frame").to_vec());
+        assert!(payload.is_some(), "the payload of {frame:?} lies in it");
+        self.messages.extend(payload.map(<[u8]>::to_vec));
         buffer.drain(..frame.consumed);
     }
 }
