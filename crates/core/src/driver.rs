@@ -143,10 +143,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
         self.finish(reason).await
     }
 
-    /// Handles messages until there is a reason to stop. The hot loop.
+    /// Handles messages until there is a reason to stop. The hot loop: a message stays where it
+    /// was decoded to while it is handled, since each move of it costs as much as the handler.
     async fn serve(&mut self, session: &Session, handler: &H) -> CloseReason {
         loop {
-            let next = match self.envelope {
+            let taken = match self.envelope {
                 None => self.link.take(),
                 Some(_) => match self.next_enveloped() {
                     Ok(Some(Inbound::Message(message))) => Ok(Some(message)),
@@ -158,13 +159,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     Err(error) => Err(error),
                 },
             };
-            let message = match next {
+            let message = match &taken {
                 Ok(Some(message)) => message,
                 Ok(None) => match poll_fn(|cx| self.poll_batch(cx)).await {
                     Ok(()) => continue,
                     Err(reason) => return reason,
                 },
-                Err(error) => return CloseReason::from_error(error),
+                Err(error) => return CloseReason::from_error(error.clone()),
             };
             self.batch_messages += 1;
             let mut call = pin!(handler.on_message(session, message));
@@ -433,7 +434,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 }
             };
             queue.release();
-            if queue.bytes() != self.owned {
+            if queue.bytes() != self.owned || outbox.has_waiters() {
                 self.owned = queue.bytes();
                 outbox.set_owned(self.owned);
             }

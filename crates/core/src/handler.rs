@@ -21,7 +21,7 @@ use crate::session::Session;
 /// struct Echo;
 ///
 /// impl Handler for Echo {
-///     async fn on_message(&self, session: &Session, message: Message) -> Result<()> {
+///     async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
 ///         session.send(message).await
 ///     }
 /// }
@@ -33,11 +33,11 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A message has arrived. An error closes the connection.
+    /// A message has arrived; clone it to keep it, which is cheap. An error closes the connection.
     fn on_message(
         &self,
         session: &Session,
-        message: Message,
+        message: &Message,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// A request has arrived (envelope only). An error closes the connection; to tell the peer
@@ -79,7 +79,7 @@ impl<H: Handler> Handler for Arc<H> {
     fn on_message(
         &self,
         session: &Session,
-        message: Message,
+        message: &Message,
     ) -> impl Future<Output = Result<()>> + Send {
         (**self).on_message(session, message)
     }
@@ -189,11 +189,12 @@ pub struct Ignore;
 /// What can handle a message: a closure, or [`Ignore`].
 pub trait OnMessage: Send + Sync + 'static {
     /// Handles one message.
-    fn call(&self, session: &Session, message: Message) -> impl Future<Output = Result<()>> + Send;
+    fn call(&self, session: &Session, message: &Message)
+    -> impl Future<Output = Result<()>> + Send;
 }
 
 impl OnMessage for Ignore {
-    async fn call(&self, _: &Session, _: Message) -> Result<()> {
+    async fn call(&self, _: &Session, _: &Message) -> Result<()> {
         Ok(())
     }
 }
@@ -204,8 +205,8 @@ where
     R: Future<Output: Outcome> + Send,
 {
     #[inline]
-    async fn call(&self, session: &Session, message: Message) -> Result<()> {
-        self(session.clone(), message).await.into_result()
+    async fn call(&self, session: &Session, message: &Message) -> Result<()> {
+        self(session.clone(), message.clone()).await.into_result()
     }
 }
 
@@ -218,7 +219,7 @@ impl<M: OnMessage> Handler for Events<M> {
     fn on_message(
         &self,
         session: &Session,
-        message: Message,
+        message: &Message,
     ) -> impl Future<Output = Result<()>> + Send {
         self.message.call(session, message)
     }

@@ -46,6 +46,6 @@ pub use message::{Message, MessageKind};
 pub use queue::{Encoding, OutQueue, ZERO_COPY};
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
-pub use session::{Session, SessionStatistics};
+pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};
 pub use stream::StreamLink;

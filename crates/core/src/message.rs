@@ -40,15 +40,70 @@ pub struct Message(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline {
-        len: u8,
-        kind: MessageKind,
-        bytes: [u8; INLINE],
-    },
-    Shared {
-        kind: MessageKind,
-        bytes: Bytes,
-    },
+    Inline(Block),
+    Shared { kind: MessageKind, bytes: Bytes },
+}
+
+/// A small message in place. The bytes come first and the length is as wide as a register: a
+/// message is moved several times on its way, and a move that reads what was just written in
+/// other pieces stalls the processor (measured: 20 ns per message).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Block {
+    bytes: [u8; INLINE],
+    len: Len,
+}
+
+/// Defines [`Len`] and the tables from lengths to it.
+macro_rules! lengths {
+    (binary: $($binary:ident)*; text: $first:ident $($text:ident)*;) => {
+        /// The length, from 0 to [`INLINE`], plus 128 for text. An enum, so that what it cannot be
+        /// tells the variants of [`Repr`] and `Option<Message>` apart without a tag of their own.
+        #[derive(Clone, Copy)]
+        #[repr(u64)]
+        enum Len { $($binary,)* $first = TEXT, $($text,)* }
+
+        const BINARY: [Len; INLINE + 1] = [$(Len::$binary,)*];
+        const TEXTS: [Len; INLINE + 1] = [Len::$first, $(Len::$text,)*];
+    };
+}
+
+const TEXT: u64 = 128;
+
+lengths! {
+    binary:
+    B0 B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 B12 B13 B14 B15 B16 B17 B18 B19 B20 B21 B22 B23 B24 B25
+    B26 B27 B28 B29 B30 B31 B32 B33 B34 B35 B36 B37 B38 B39 B40 B41 B42 B43 B44 B45 B46 B47 B48
+    B49 B50 B51 B52 B53 B54 B55 B56 B57 B58 B59 B60 B61 B62 B63 B64;
+    text:
+    T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T14 T15 T16 T17 T18 T19 T20 T21 T22 T23 T24 T25
+    T26 T27 T28 T29 T30 T31 T32 T33 T34 T35 T36 T37 T38 T39 T40 T41 T42 T43 T44 T45 T46 T47 T48
+    T49 T50 T51 T52 T53 T54 T55 T56 T57 T58 T59 T60 T61 T62 T63 T64;
+}
+
+impl Len {
+    #[inline(always)]
+    fn new(len: usize, kind: MessageKind) -> Option<Self> {
+        match kind {
+            MessageKind::Binary => BINARY.get(len).copied(),
+            MessageKind::Text => TEXTS.get(len).copied(),
+        }
+    }
+}
+
+impl Block {
+    #[inline(always)]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..((self.len as u64 % TEXT) as usize).min(INLINE)]
+    }
+
+    fn kind(&self) -> MessageKind {
+        if self.len as u64 >= TEXT {
+            MessageKind::Text
+        } else {
+            MessageKind::Binary
+        }
+    }
 }
 
 impl Message {
@@ -63,38 +118,52 @@ impl Message {
     /// of a fixed size is a few instructions, one of a variable size is a function call.
     ///
     /// `None` when the range does not lie in `bytes` or is larger than [`INLINE`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn inline_at(bytes: &[u8], start: usize, len: usize) -> Option<Self> {
-        if len > INLINE {
-            return None;
+        let len_code = Len::new(len, MessageKind::Binary)?;
+        let bytes = match bytes.get(start..).and_then(<[u8]>::first_chunk::<INLINE>) {
+            Some(block) => *block,
+            None => Self::short_block(bytes, start, len)?,
+        };
+        Some(Self(Repr::Inline(Block {
+            bytes,
+            len: len_code,
+        })))
+    }
+
+    /// A block near the end of the input.
+    #[inline(never)]
+    fn short_block(bytes: &[u8], start: usize, len: usize) -> Option<[u8; INLINE]> {
+        let mut block = [0; INLINE];
+        block[..len].copy_from_slice(bytes.get(start..start.checked_add(len)?)?);
+        Some(block)
+    }
+
+    /// The whole block of a small message, for copies of a fixed size; only the first `len()`
+    /// bytes are the message.
+    #[inline(always)]
+    pub(crate) fn block(&self) -> Option<&[u8; INLINE]> {
+        match &self.0 {
+            Repr::Inline(block) => Some(&block.bytes),
+            Repr::Shared { .. } => None,
         }
-        let mut inline = [0; INLINE];
-        match bytes.get(start..).and_then(<[u8]>::first_chunk::<INLINE>) {
-            Some(block) => inline = *block,
-            None => inline[..len].copy_from_slice(bytes.get(start..start.checked_add(len)?)?),
-        }
-        Some(Self(Repr::Inline {
-            len: len as u8,
-            kind: MessageKind::Binary,
-            bytes: inline,
-        }))
     }
 
     #[inline]
     fn copied(bytes: &[u8], kind: MessageKind) -> Self {
-        if bytes.len() <= INLINE {
-            let mut inline = [0; INLINE];
-            inline[..bytes.len()].copy_from_slice(bytes);
-            Self(Repr::Inline {
-                len: bytes.len() as u8,
-                kind,
-                bytes: inline,
-            })
-        } else {
-            Self(Repr::Shared {
+        match Len::new(bytes.len(), kind) {
+            Some(len) => {
+                let mut block = Block {
+                    bytes: [0; INLINE],
+                    len,
+                };
+                block.bytes[..bytes.len()].copy_from_slice(bytes);
+                Self(Repr::Inline(block))
+            }
+            None => Self(Repr::Shared {
                 kind,
                 bytes: Bytes::copy_from_slice(bytes),
-            })
+            }),
         }
     }
 
@@ -103,7 +172,7 @@ impl Message {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, bytes, .. } => &bytes[..usize::from(*len).min(INLINE)],
+            Repr::Inline(block) => block.as_bytes(),
             Repr::Shared { bytes, .. } => bytes,
         }
     }
@@ -118,24 +187,25 @@ impl Message {
     #[must_use]
     pub fn kind(&self) -> MessageKind {
         match &self.0 {
-            Repr::Inline { kind, .. } | Repr::Shared { kind, .. } => *kind,
+            Repr::Inline(block) => block.kind(),
+            Repr::Shared { kind, .. } => *kind,
         }
     }
 
     /// The same bytes as another kind.
     #[must_use]
-    pub fn with_kind(mut self, new: MessageKind) -> Self {
-        match &mut self.0 {
-            Repr::Inline { kind, .. } | Repr::Shared { kind, .. } => *kind = new,
+    pub fn with_kind(self, kind: MessageKind) -> Self {
+        match self.0 {
+            Repr::Inline(block) => Self::copied(block.as_bytes(), kind),
+            Repr::Shared { bytes, .. } => Self(Repr::Shared { kind, bytes }),
         }
-        self
     }
 
     /// The bytes as [`Bytes`]: without a copy for messages that share a buffer.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
-            Repr::Inline { .. } => Bytes::copy_from_slice(self.as_bytes()),
+            Repr::Inline(block) => Bytes::copy_from_slice(block.as_bytes()),
             Repr::Shared { bytes, .. } => bytes,
         }
     }
@@ -147,27 +217,26 @@ impl Message {
     #[must_use]
     pub fn compact(self) -> Self {
         match self.0 {
-            Repr::Inline { .. } => self,
             Repr::Shared { kind, bytes } => Self::copied(&bytes, kind),
+            _ => self,
         }
     }
 
     /// The shared buffer, when there is one.
     pub(crate) fn shared(&self) -> Option<&Bytes> {
         match &self.0 {
-            Repr::Inline { .. } => None,
             Repr::Shared { bytes, .. } => Some(bytes),
+            _ => None,
         }
     }
 
     /// The message without its first `n` bytes (all of them when it is shorter).
     pub(crate) fn skip(self, n: usize) -> Self {
         let n = n.min(self.len());
+        let kind = self.kind();
         match self.0 {
-            Repr::Inline { len, kind, bytes } => {
-                Self::copied(&bytes[n..usize::from(len).min(INLINE)], kind)
-            }
-            Repr::Shared { kind, bytes } => Self(Repr::Shared {
+            Repr::Inline(block) => Self::copied(&block.as_bytes()[n..], kind),
+            Repr::Shared { bytes, .. } => Self(Repr::Shared {
                 kind,
                 bytes: bytes.slice(n..),
             }),
@@ -227,6 +296,14 @@ impl From<Bytes> for Message {
             kind: MessageKind::Binary,
             bytes,
         })
+    }
+}
+
+impl From<&Message> for Message {
+    /// A clone.
+    #[inline(always)]
+    fn from(message: &Message) -> Self {
+        message.clone()
     }
 }
 
@@ -326,6 +403,7 @@ mod tests {
 
     #[test]
     fn a_message_is_small_enough_to_move() {
-        assert!(size_of::<Message>() <= 72, "{}", size_of::<Message>());
+        assert_eq!(size_of::<Message>(), INLINE + 8);
+        assert_eq!(size_of::<crate::Result<Option<Message>>>(), INLINE + 8);
     }
 }

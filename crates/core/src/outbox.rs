@@ -272,9 +272,15 @@ impl Outbox {
     /// there is room.
     pub(crate) fn set_owned(&self, bytes: usize) {
         self.owned.store(bytes, Ordering::SeqCst);
-        if self.waiters.load(Ordering::SeqCst) > 0 {
+        if self.has_waiters() {
             self.release();
         }
+    }
+
+    /// Whether senders are in line.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 
     /// Wakes everyone in line; each one stays there until it has seen the room itself.

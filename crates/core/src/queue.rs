@@ -10,7 +10,7 @@ use network_system_wire::{Codec, Framing};
 
 use crate::buffers;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::message::Message;
+use crate::message::{INLINE, Message};
 
 /// Payloads from this size on are not copied but written from where they lie.
 ///
@@ -107,9 +107,18 @@ impl OutQueue {
         let before = self.bytes;
         match encoding {
             Encoding::Stream(framing) if header.is_none() && message.len() < ZERO_COPY => {
-                let tail = self.tail(message.len());
+                let tail = self.tail(message.len().max(INLINE));
                 let start = tail.len();
-                framing.encode(message, tail).map_err(unsendable)?;
+                match (framing, message.block()) {
+                    // a copy of a fixed size is a few instructions, one of a variable size a call
+                    (Framing::LengthPrefix(prefix), Some(block)) => {
+                        prefix.put_length(message.len(), tail).map_err(unsendable)?;
+                        let end = tail.len() + message.len();
+                        tail.extend_from_slice(block);
+                        tail.truncate(end);
+                    }
+                    _ => framing.encode(message, tail).map_err(unsendable)?,
+                }
                 self.bytes += self.tail.len() - start;
             }
             Encoding::Stream(framing) => self.push_frame(framing, header, message)?,

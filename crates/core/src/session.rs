@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -83,11 +85,6 @@ pub struct SessionStatistics {
     pub age: Duration,
 }
 
-enum Offer {
-    Done,
-    Full(Message),
-}
-
 impl Session {
     pub(crate) fn new(
         info: LinkInfo,
@@ -154,15 +151,17 @@ impl Session {
     /// handled; from elsewhere it wakes the connection. When the outbox is full, what happens is
     /// up to the session's [`OverflowPolicy`]; the default is to wait for room.
     ///
-    /// `Ok` means that the message is queued, not that the peer has it.
+    /// The message is queued by the call itself when there is room; the future is what waits when
+    /// there is none, and what tells of errors. `Ok` means that the message is queued, not that
+    /// the peer has it.
     ///
     /// # Errors
     /// [`ErrorKind::ConnectionClosed`] or [`ErrorKind::SessionExpired`] after the end,
     /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::QueueFull`] where the policy
     /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
-    #[inline]
-    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
-        self.send_with(self.data_header(), message.into()).await
+    #[inline(always)]
+    pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
+        self.send_with(self.data_header(), message.into())
     }
 
     /// As [`send`](Self::send), but waits for room whatever the policy.
@@ -176,9 +175,9 @@ impl Session {
     /// # Errors
     /// As `send`; [`ErrorKind::QueueFull`] also where the policy is to wait.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<()> {
-        match self.offer(self.data_header(), message.into())? {
-            Offer::Done => Ok(()),
-            Offer::Full(_) => Err(self.0.outbox.full()),
+        match self.offer(self.data_header(), &message.into())? {
+            true => Ok(()),
+            false => Err(self.0.outbox.full()),
         }
     }
 
@@ -237,25 +236,24 @@ impl Session {
                 Ok(false)
             }
         });
-        if let Some(result) = own {
-            return result;
+        let taken = match own {
+            Some(result) => result?,
+            None => match shared.outbox.put(size, push) {
+                Ok(()) => true,
+                Err(Refused::Full) => false,
+                Err(Refused::Error(error)) => return Err(error),
+            },
+        };
+        if taken || messages.len() == 1 || shared.policy == OverflowPolicy::Wait {
+            return Ok(taken);
         }
-        match shared.outbox.put(size, push) {
-            Ok(()) => Ok(true),
-            Err(Refused::Full) if messages.len() == 1 || shared.policy == OverflowPolicy::Wait => {
-                Ok(false)
+        // the policy decides about each message alone
+        for message in messages {
+            if !self.offer(header, message)? {
+                return Err(shared.outbox.full());
             }
-            // the policy decides about each message alone
-            Err(Refused::Full) => {
-                for message in messages {
-                    if let Offer::Full(_) = self.offer(header, message.clone())? {
-                        return Err(shared.outbox.full());
-                    }
-                }
-                Ok(true)
-            }
-            Err(Refused::Error(error)) => Err(error),
         }
+        Ok(true)
     }
 
     /// Asks the peer and waits for its reply, at most for the default request time (30 s).
@@ -434,18 +432,12 @@ impl Session {
         self.0.info.envelope.then_some(Header::Data)
     }
 
-    #[inline]
-    pub(crate) async fn send_with(&self, header: Option<Header>, message: Message) -> Result<()> {
-        let mut message = message;
-        loop {
-            match self.offer(header, message)? {
-                Offer::Done => return Ok(()),
-                Offer::Full(_) if self.0.policy != OverflowPolicy::Wait => {
-                    return Err(self.0.outbox.full());
-                }
-                Offer::Full(back) => message = back,
-            }
-            self.room(message.len() + HEADER).await?;
+    #[inline(always)]
+    pub(crate) fn send_with(&self, header: Option<Header>, message: Message) -> Sending<'_> {
+        match self.offer(header, &message) {
+            Ok(true) => Sending::done(Ok(())),
+            Ok(false) => Sending::waiting(self, header, message),
+            Err(error) => Sending::done(Err(error)),
         }
     }
 
@@ -515,10 +507,10 @@ impl Session {
         }
     }
 
-    /// Queues the message if there is room, or does what the policy says; gives it back when the
-    /// caller has to wait or fail.
+    /// Queues the message if there is room, or does what the policy says; `false` when the caller
+    /// has to wait or fail.
     #[inline]
-    fn offer(&self, header: Option<Header>, message: Message) -> Result<Offer> {
+    fn offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
         let shared = &*self.0;
         let size = message.len() + HEADER;
         let own = lane::with(shared.id, |queue| {
@@ -526,14 +518,11 @@ impl Session {
             if !shared.outbox.has_room(queue.bytes(), size) && !self.drop_oldest_own(queue, size) {
                 return Ok(false);
             }
-            queue
-                .push(&shared.encoding, header, &message)
-                .map(|()| true)
+            queue.push(&shared.encoding, header, message).map(|()| true)
         });
         match own {
-            Some(Ok(true)) => Ok(Offer::Done),
-            Some(Ok(false)) => self.full(message),
-            Some(Err(error)) => Err(error),
+            Some(Ok(false)) => self.full(),
+            Some(result) => result,
             None => self.offer_foreign(header, message, size),
         }
     }
@@ -542,11 +531,11 @@ impl Session {
     fn offer_foreign(
         &self,
         header: Option<Header>,
-        message: Message,
+        message: &Message,
         size: usize,
-    ) -> Result<Offer> {
+    ) -> Result<bool> {
         let shared = &*self.0;
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, &message);
+        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
         let result = if shared.policy == OverflowPolicy::DropOldest {
             shared
                 .outbox
@@ -556,19 +545,19 @@ impl Session {
             shared.outbox.put(size, push)
         };
         match result {
-            Ok(()) => Ok(Offer::Done),
-            Err(Refused::Full) => self.full(message),
+            Ok(()) => Ok(true),
+            Err(Refused::Full) => self.full(),
             Err(Refused::Error(error)) => Err(error),
         }
     }
 
     #[cold]
-    fn full(&self, message: Message) -> Result<Offer> {
+    fn full(&self) -> Result<bool> {
         match self.0.policy {
-            OverflowPolicy::Wait | OverflowPolicy::Reject => Ok(Offer::Full(message)),
+            OverflowPolicy::Wait | OverflowPolicy::Reject => Ok(false),
             OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {
                 self.count_dropped(1);
-                Ok(Offer::Done)
+                Ok(true)
             }
             OverflowPolicy::Close => {
                 self.command(Command::Cut(CloseReason::Overflow));
@@ -606,6 +595,51 @@ impl Session {
             line.0.outbox.poll_room(size, own, &mut line.1, cx.waker())
         })
         .await
+    }
+}
+
+/// What [`Session::send`] returns: ready at once, unless the outbox is full and the policy is to
+/// wait. Dropping it while it waits takes the message back.
+#[must_use = "the outbox may be full; await it to wait for room and to learn of errors"]
+pub struct Sending<'a>(State<'a>);
+
+enum State<'a> {
+    Done(Option<Result<()>>),
+    Waiting(Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>),
+}
+
+impl<'a> Sending<'a> {
+    #[inline(always)]
+    fn done(result: Result<()>) -> Self {
+        Self(State::Done(Some(result)))
+    }
+
+    /// The slow path may allocate: it ends in a sleep anyway.
+    #[cold]
+    fn waiting(session: &'a Session, header: Option<Header>, message: Message) -> Self {
+        if session.0.policy != OverflowPolicy::Wait {
+            return Self::done(Err(session.0.outbox.full()));
+        }
+        Self(State::Waiting(Box::pin(async move {
+            loop {
+                session.room(message.len() + HEADER).await?;
+                if session.offer(header, &message)? {
+                    return Ok(());
+                }
+            }
+        })))
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match &mut self.0 {
+            State::Done(result) => Poll::Ready(result.take().unwrap_or(Ok(()))),
+            State::Waiting(waiting) => waiting.as_mut().poll(cx),
+        }
     }
 }
 

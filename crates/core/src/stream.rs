@@ -71,7 +71,7 @@ impl<T> StreamLink<T> {
     }
 
     /// Takes one frame out of the input: small payloads by copy, larger ones share the buffer.
-    #[inline]
+    #[inline(always)]
     fn cut(&mut self, frame: Frame) -> Message {
         self.examined = 0;
         self.needed = 0;
@@ -86,6 +86,7 @@ impl<T> StreamLink<T> {
         self.cut_shared(frame)
     }
 
+    #[inline(never)]
     fn cut_shared(&mut self, frame: Frame) -> Message {
         self.input.advance(self.at.min(self.input.len()));
         self.at = 0;
@@ -164,7 +165,7 @@ impl<T> StreamLink<T> {
 }
 
 impl<T: AsyncRead + Unpin> Source for StreamLink<T> {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self) -> Result<Option<Message>> {
         let Some(input) = self.input.get(self.at..) else {
             return Ok(None);

@@ -54,9 +54,9 @@ pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, Latency, Link, LinkInfo, Listener, Memory,
-    Message, MessageBatch, MessageKind, OnMessage, OutQueue, Outcome, Request, Result, Sent,
-    Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, Transports,
-    ZERO_COPY, config, wire,
+    Message, MessageBatch, MessageKind, OnMessage, OutQueue, Outcome, Request, Result, Sending,
+    Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink,
+    Transports, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 

@@ -87,7 +87,7 @@ impl AnyLink {
 }
 
 impl Source for AnyLink {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self) -> Result<Option<Message>> {
         each!(self, Self, link => link.take())
     }

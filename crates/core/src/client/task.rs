@@ -249,7 +249,7 @@ impl<H: Handler> Handler for Outgoing<H> {
     fn on_message(
         &self,
         session: &Session,
-        message: Message,
+        message: &Message,
     ) -> impl Future<Output = Result<()>> + Send {
         self.inner.on_message(session, message)
     }
