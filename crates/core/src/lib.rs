@@ -42,7 +42,7 @@ pub use error::{Error, ErrorKind, Result, Side};
 pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use link::{Bound, Endpoint, Link, LinkInfo, Listener, Sent, Sink, Source, Transports};
 pub use memory::{Memory, MemoryBound, MemoryListener};
-pub use message::{Message, MessageKind};
+pub use message::{IntoMessage, Message, MessageKind};
 pub use queue::{Encoding, OutQueue, ZERO_COPY};
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};

@@ -1,5 +1,6 @@
 //! The unit that is sent and received: a [`Message`].
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 
@@ -114,29 +115,12 @@ impl Message {
         Self::copied(bytes, MessageKind::Binary)
     }
 
-    /// A message that copies `bytes[start..start + len]`, reading past its end where it can: a copy
-    /// of a fixed size is a few instructions, one of a variable size is a function call.
-    ///
-    /// `None` when the range does not lie in `bytes` or is larger than [`INLINE`].
+    /// A message of the first `len` bytes of `block`, if that is small enough: a copy of a fixed
+    /// size is a few instructions, one of a variable size is a function call.
     #[inline(always)]
-    pub(crate) fn inline_at(bytes: &[u8], start: usize, len: usize) -> Option<Self> {
-        let len_code = Len::new(len, MessageKind::Binary)?;
-        let bytes = match bytes.get(start..).and_then(<[u8]>::first_chunk::<INLINE>) {
-            Some(block) => *block,
-            None => Self::short_block(bytes, start, len)?,
-        };
-        Some(Self(Repr::Inline(Block {
-            bytes,
-            len: len_code,
-        })))
-    }
-
-    /// A block near the end of the input.
-    #[inline(never)]
-    fn short_block(bytes: &[u8], start: usize, len: usize) -> Option<[u8; INLINE]> {
-        let mut block = [0; INLINE];
-        block[..len].copy_from_slice(bytes.get(start..start.checked_add(len)?)?);
-        Some(block)
+    pub(crate) fn from_block(block: &[u8; INLINE], len: usize) -> Option<Self> {
+        let len = Len::new(len, MessageKind::Binary)?;
+        Some(Self(Repr::Inline(Block { bytes: *block, len })))
     }
 
     /// The whole block of a small message, for copies of a fixed size; only the first `len()`
@@ -349,6 +333,50 @@ impl<const N: usize> From<[u8; N]> for Message {
     }
 }
 
+/// What can be sent: anything that is a [`Message`] or becomes one, and `&Message`, which is not
+/// even copied when it is small.
+pub trait IntoMessage {
+    /// A message, or a reference to one.
+    type Held: Borrow<Message> + Into<Message>;
+
+    /// The message.
+    fn hold(self) -> Self::Held;
+}
+
+impl<'a> IntoMessage for &'a Message {
+    type Held = &'a Message;
+
+    #[inline(always)]
+    fn hold(self) -> &'a Message {
+        self
+    }
+}
+
+macro_rules! into_message {
+    ($([$($generics:tt)*] $type:ty),* $(,)?) => {
+        $(impl<$($generics)*> IntoMessage for $type {
+            type Held = Message;
+
+            #[inline(always)]
+            fn hold(self) -> Message {
+                self.into()
+            }
+        })*
+    };
+}
+
+into_message!(
+    [] Message,
+    [] Bytes,
+    [] BytesMut,
+    [] Vec<u8>,
+    [] String,
+    [] &str,
+    [] &[u8],
+    [const N: usize] &[u8; N],
+    [const N: usize] [u8; N],
+);
+
 impl From<Message> for Bytes {
     fn from(message: Message) -> Self {
         message.into_bytes()
@@ -375,18 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn inline_at_copies_exactly_the_range_wherever_it_lies() {
-        let bytes: Vec<u8> = (0..200).collect();
-        for start in 0..200 {
-            for len in 0..=INLINE {
-                let got = Message::inline_at(&bytes, start, len);
-                match bytes.get(start..start + len) {
-                    Some(want) => assert_eq!(got.expect("in range"), want),
-                    None => assert!(got.is_none(), "{start} {len}"),
-                }
-            }
+    fn a_block_gives_its_first_bytes() {
+        let block = std::array::from_fn(|n| n as u8);
+        for len in 0..=INLINE {
+            let message = Message::from_block(&block, len).expect("small");
+            assert_eq!(message, block[..len]);
         }
-        assert!(Message::inline_at(&bytes, 0, INLINE + 1).is_none());
+        assert!(Message::from_block(&block, INLINE + 1).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The handle to one connection: [`Session`], usable from any task and any thread.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use crate::config::{OverflowPolicy, SessionConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lane;
 use crate::link::{Endpoint, LinkInfo};
-use crate::message::Message;
+use crate::message::{IntoMessage, Message};
 use crate::outbox::{Command, Outbox, Refused};
 use crate::queue::{Encoding, OutQueue};
 use crate::requests::Requests;
@@ -160,8 +161,8 @@ impl Session {
     /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::QueueFull`] where the policy
     /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
     #[inline(always)]
-    pub fn send(&self, message: impl Into<Message>) -> Sending<'_> {
-        self.send_with(self.data_header(), message.into())
+    pub fn send(&self, message: impl IntoMessage) -> Sending<'_> {
+        self.send_with(self.data_header(), message)
     }
 
     /// As [`send`](Self::send), but waits for room whatever the policy.
@@ -174,8 +175,8 @@ impl Session {
     ///
     /// # Errors
     /// As `send`; [`ErrorKind::QueueFull`] also where the policy is to wait.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<()> {
-        match self.offer(self.data_header(), &message.into())? {
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<()> {
+        match self.offer(self.data_header(), message.hold().borrow())? {
             true => Ok(()),
             false => Err(self.0.outbox.full()),
         }
@@ -310,8 +311,9 @@ impl Session {
     ///
     /// # Errors
     /// As `send`; [`ErrorKind::InvalidArgument`] inside a runtime, which it would block.
-    pub fn send_blocking(&self, message: impl Into<Message>) -> Result<()> {
-        self.block_on(self.send(message))
+    pub fn send_blocking(&self, message: impl IntoMessage) -> Result<()> {
+        // inside the future, since `send` queues when it is called
+        self.block_on(async { self.send(message).await })
     }
 
     /// As [`request`](Self::request), for threads outside of any async runtime.
@@ -433,11 +435,16 @@ impl Session {
     }
 
     #[inline(always)]
-    pub(crate) fn send_with(&self, header: Option<Header>, message: Message) -> Sending<'_> {
-        match self.offer(header, &message) {
-            Ok(true) => Sending::done(Ok(())),
-            Ok(false) => Sending::waiting(self, header, message),
-            Err(error) => Sending::done(Err(error)),
+    pub(crate) fn send_with(
+        &self,
+        header: Option<Header>,
+        message: impl IntoMessage,
+    ) -> Sending<'_> {
+        let message = message.hold();
+        match self.offer(header, message.borrow()) {
+            Ok(true) => Sending(None),
+            Ok(false) => Sending::waiting(self, header, message.into()),
+            Err(error) => Sending::failed(error),
         }
     }
 
@@ -601,33 +608,46 @@ impl Session {
 /// What [`Session::send`] returns: ready at once, unless the outbox is full and the policy is to
 /// wait. Dropping it while it waits takes the message back.
 #[must_use = "the outbox may be full; await it to wait for room and to learn of errors"]
-pub struct Sending<'a>(State<'a>);
+pub struct Sending<'a>(
+    /// `None` when it is done: as small as can be, since nearly all are.
+    Option<Box<Slow<'a>>>,
+);
 
-enum State<'a> {
-    Done(Option<Result<()>>),
+/// A send that has failed or has to wait.
+enum Slow<'a> {
+    Failed(Error),
     Waiting(Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>),
 }
 
 impl<'a> Sending<'a> {
-    #[inline(always)]
-    fn done(result: Result<()>) -> Self {
-        Self(State::Done(Some(result)))
+    #[cold]
+    fn failed(error: Error) -> Self {
+        Self(Some(Box::new(Slow::Failed(error))))
     }
 
     /// The slow path may allocate: it ends in a sleep anyway.
     #[cold]
     fn waiting(session: &'a Session, header: Option<Header>, message: Message) -> Self {
         if session.0.policy != OverflowPolicy::Wait {
-            return Self::done(Err(session.0.outbox.full()));
+            return Self::failed(session.0.outbox.full());
         }
-        Self(State::Waiting(Box::pin(async move {
+        Self(Some(Box::new(Slow::Waiting(Box::pin(async move {
             loop {
                 session.room(message.len() + HEADER).await?;
                 if session.offer(header, &message)? {
                     return Ok(());
                 }
             }
-        })))
+        })))))
+    }
+
+    #[cold]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self.0.as_deref_mut() {
+            Some(Slow::Waiting(waiting)) => waiting.as_mut().poll(cx),
+            Some(Slow::Failed(error)) => Poll::Ready(Err(error.clone())),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -636,9 +656,10 @@ impl Future for Sending<'_> {
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match &mut self.0 {
-            State::Done(result) => Poll::Ready(result.take().unwrap_or(Ok(()))),
-            State::Waiting(waiting) => waiting.as_mut().poll(cx),
+        if self.0.is_none() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.poll_slow(cx)
         }
     }
 }

@@ -71,23 +71,10 @@ impl<T> StreamLink<T> {
     }
 
     /// Takes one frame out of the input: small payloads by copy, larger ones share the buffer.
-    #[inline(always)]
+    #[inline(never)]
     fn cut(&mut self, frame: Frame) -> Message {
         self.examined = 0;
         self.needed = 0;
-        if let Payload::Range(range) = &frame.payload
-            && range.len() <= INLINE
-            && let Some(message) =
-                Message::inline_at(&self.input, self.at + range.start, range.len())
-        {
-            self.at += frame.consumed;
-            return message;
-        }
-        self.cut_shared(frame)
-    }
-
-    #[inline(never)]
-    fn cut_shared(&mut self, frame: Frame) -> Message {
         self.input.advance(self.at.min(self.input.len()));
         self.at = 0;
         let mut taken = self.input.split_to(frame.consumed.min(self.input.len()));
@@ -96,7 +83,11 @@ impl<T> StreamLink<T> {
             Payload::Range(range) => {
                 taken.truncate(range.end);
                 taken.advance(range.start.min(taken.len()));
-                taken.into()
+                if taken.len() <= INLINE {
+                    Message::copy_from(&taken)
+                } else {
+                    taken.into()
+                }
             }
         }
     }
@@ -172,7 +163,20 @@ impl<T: AsyncRead + Unpin> Source for StreamLink<T> {
         };
         if input.len() > self.examined {
             match self.framing.decode(input, self.examined)? {
-                Decoded::Frame(frame) => return Ok(Some(self.cut(frame))),
+                Decoded::Frame(frame) => {
+                    // the common case in one go: a small payload that is followed by enough bytes
+                    // for a copy of a fixed size
+                    if let Payload::Range(range) = &frame.payload
+                        && let Some(rest) = input.get(range.start..)
+                        && let Some(block) = rest.first_chunk()
+                        && let Some(message) = Message::from_block(block, range.len())
+                    {
+                        self.examined = 0;
+                        self.at += frame.consumed;
+                        return Ok(Some(message));
+                    }
+                    return Ok(Some(self.cut(frame)));
+                }
                 Decoded::Incomplete { needed } => {
                     self.examined = input.len();
                     self.needed = needed;

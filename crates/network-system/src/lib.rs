@@ -53,7 +53,7 @@ pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
-    Endpoint, Error, ErrorKind, Events, Handler, Ignore, Latency, Link, LinkInfo, Listener, Memory,
+    Endpoint, Error, ErrorKind, Events, Handler, Ignore, IntoMessage, Latency, Link, LinkInfo, Listener, Memory,
     Message, MessageBatch, MessageKind, OnMessage, OutQueue, Outcome, Request, Result, Sending,
     Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink,
     Transports, ZERO_COPY, config, wire,
