@@ -50,6 +50,10 @@ enum Chunk {
     Message(Message),
 }
 
+/// What a message counts besides its bytes where the transport keeps messages apart: the memory
+/// that it takes here, so that many small or empty ones are bounded too.
+const SLOT: usize = size_of::<Chunk>();
+
 impl Chunk {
     fn len(&self) -> usize {
         match self {
@@ -124,7 +128,7 @@ impl OutQueue {
             Encoding::Stream(framing) => self.push_frame(framing, header, message)?,
             Encoding::Messages => {
                 let message = with_header(header, message);
-                self.bytes += message.len();
+                self.bytes += message.len() + SLOT;
                 self.chunks.push_back(Chunk::Message(message));
             }
         }
@@ -404,7 +408,7 @@ impl OutQueue {
     pub fn pop_message(&mut self) -> Option<Message> {
         match self.chunks.pop_front()? {
             Chunk::Message(message) => {
-                self.bytes -= message.len();
+                self.bytes -= message.len() + SLOT;
                 self.messages -= 1;
                 self.answers = self.answers.min(self.bytes);
                 if let Some(sizes) = &mut self.sizes {

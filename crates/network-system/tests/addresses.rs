@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use common::{echo_on, within};
 use network_system::config::LinkConfig;
-use network_system::{
-    Address, Bound, Client, Error, ErrorKind, Memory, Server, Side, Transports,
-};
+use network_system::{Address, Bound, Client, Error, ErrorKind, Memory, Server, Side, Transports};
 use socket2::{Domain, Socket, Type};
 
 /// Starts a server that must not start.
@@ -36,7 +34,10 @@ async fn a_port_in_use() {
         assert_eq!((error.kind(), error.code()), (ErrorKind::BindFailed, -662));
         assert_eq!((error.side(), error.can_retry()), (Side::Ours, false));
         assert_eq!(error.peer_name(), Some(address.as_str()));
-        assert_names(&error, &[&address, "address already in use", "another port"]);
+        assert_names(
+            &error,
+            &[&address, "address already in use", "another port"],
+        );
     }
     let error = network_system::listen(&address).await.err().unwrap();
     assert_eq!(error.code(), -662);
@@ -87,16 +88,27 @@ async fn addresses_that_make_no_sense() {
         ("tcp://127.0.0.1:0?framing=cubes", "no framing `cubes`"),
         ("tcp://127.0.0.1:0?frame=lines", "unknown parameter 'frame'"),
         ("tcp://127.0.0.1:0?max_message=0", "max_message"),
-        ("tcp://127.0.0.1:0?framing=lines&envelope=true", "length-prefixed"),
+        (
+            "tcp://127.0.0.1:0?framing=lines&envelope=true",
+            "length-prefixed",
+        ),
         ("unix://relative.sock", "an absolute path"),
         ("memory://", "a name is missing"),
     ] {
         let error = refused_to_start(address, 0).await;
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{address}: {error}");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidArgument,
+            "{address}: {error}"
+        );
         assert_names(&error, &[part]);
         let error = Client::builder(address).connect();
         let error = within(error).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{address}: {error}");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidArgument,
+            "{address}: {error}"
+        );
         assert_names(&error, &[part]);
     }
     let error = within(Server::builder().start()).await.unwrap_err();
@@ -107,14 +119,28 @@ async fn addresses_that_make_no_sense() {
 async fn a_name_that_does_not_exist() {
     let address = "tcp://no-such-host.invalid:80";
     for error in [
-        within(Client::builder(address).connect()).await.unwrap_err(),
-        within(network_system::connect(address)).await.err().unwrap(),
+        within(Client::builder(address).connect())
+            .await
+            .unwrap_err(),
+        within(network_system::connect(address))
+            .await
+            .err()
+            .unwrap(),
         refused_to_start(address, 0).await,
     ] {
-        assert_eq!((error.kind(), error.code()), (ErrorKind::ConnectionFailed, -600));
-        assert_names(&error, &[address, "no-such-host.invalid", "cannot be resolved"]);
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::ConnectionFailed, -600)
+        );
+        assert_names(
+            &error,
+            &[address, "no-such-host.invalid", "cannot be resolved"],
+        );
         assert_names(&error, &["check the spelling"]);
-        assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
+        assert!(
+            std::error::Error::source(&error).is_some(),
+            "the cause is kept"
+        );
     }
 }
 
@@ -125,8 +151,13 @@ async fn nobody_listens() {
     drop(free);
     for address in [&address, "memory://nobody-listens-here"] {
         for error in [
-            within(Client::builder(address).connect()).await.unwrap_err(),
-            within(network_system::connect(address)).await.err().unwrap(),
+            within(Client::builder(address).connect())
+                .await
+                .unwrap_err(),
+            within(network_system::connect(address))
+                .await
+                .err()
+                .unwrap(),
         ] {
             let expected = (ErrorKind::ConnectionRefused, -601);
             assert_eq!((error.kind(), error.code()), expected, "{error}");
@@ -156,7 +187,10 @@ async fn full_listener() -> (Socket, Vec<tokio::net::TcpStream>, String) {
 }
 
 fn assert_timed_out(error: &Error, address: &str) {
-    assert_eq!((error.kind(), error.code()), (ErrorKind::ConnectionTimeout, -602));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::ConnectionTimeout, -602)
+    );
     assert_eq!((error.is_timeout(), error.can_retry()), (true, true));
     assert_names(error, &[address, "connection timed out", "firewalls"]);
 }

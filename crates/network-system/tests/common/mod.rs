@@ -3,6 +3,8 @@
 #![allow(dead_code)] // not every test needs all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
+pub mod pipes;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
