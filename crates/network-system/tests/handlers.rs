@@ -1,0 +1,270 @@
+//! Handlers that panic, fail or refuse: only that connection ends, with the right reason, and the
+//! events tell of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::{Healthy, ended, frame, read_to_end, round_trip, socket_address, within};
+use network_system::{
+    Client, CloseReason, Error, ErrorKind, Handler, Message, Request, Result, Server, Session,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Does what the message says, and reports every event.
+struct Obedient {
+    events: mpsc::UnboundedSender<(u64, String)>,
+    connects: AtomicU64,
+    panic_in_events: bool,
+}
+
+impl Obedient {
+    fn tell(&self, session: &Session, event: impl Into<String>) {
+        let _ = self.events.send((session.id(), event.into()));
+    }
+
+    async fn obey(&self, session: &Session, word: &str) -> Result<()> {
+        match word {
+            "panic" => panic!("as asked"),
+            "panic later" => {
+                tokio::task::yield_now().await;
+                panic!("as asked, later")
+            }
+            "fail" => Err(Error::new(ErrorKind::NotFound, "do as asked")),
+            "close" => {
+                session.send("bye").await?;
+                session.close("as asked");
+                Ok(())
+            }
+            _ => session.send(word).await,
+        }
+    }
+}
+
+impl Handler for Obedient {
+    async fn on_connect(&self, session: &Session) -> Result<()> {
+        self.tell(session, "connect");
+        match self.connects.fetch_add(1, Relaxed) {
+            1000 => panic!("on_connect"),
+            1001 => Err(Error::new(ErrorKind::PermissionDenied, "let you in")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
+        self.obey(session, message.as_str().unwrap()).await
+    }
+
+    async fn on_request(&self, session: &Session, request: Request) -> Result<()> {
+        let word = request.message().as_str().unwrap().to_owned();
+        self.obey(session, &word).await
+    }
+
+    async fn on_disconnect(&self, session: &Session, reason: &CloseReason) {
+        assert!(session.is_closed() && session.try_send("too late").is_err());
+        self.tell(session, format!("disconnect {}", reason.label()));
+        assert!(!self.panic_in_events, "on_disconnect panics");
+    }
+
+    fn on_error(&self, session: Option<&Session>, error: &Error) {
+        self.tell(session.unwrap(), format!("error {}", error.code()));
+        assert!(!self.panic_in_events, "on_error panics");
+    }
+}
+
+struct Fixture {
+    server: Server,
+    handler: Arc<Obedient>,
+    events: mpsc::UnboundedReceiver<(u64, String)>,
+}
+
+impl Fixture {
+    async fn start(panic_in_events: bool, envelope: bool) -> Self {
+        let (told, events) = mpsc::unbounded_channel();
+        let handler = Arc::new(Obedient {
+            events: told,
+            connects: AtomicU64::new(0),
+            panic_in_events,
+        });
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .envelope(envelope)
+            .handler(handler.clone())
+            .start()
+            .await
+            .unwrap();
+        Self {
+            server,
+            handler,
+            events,
+        }
+    }
+
+    async fn dial(&self) -> TcpStream {
+        let address = socket_address(&self.server.listening()[0]);
+        within(TcpStream::connect(address)).await.unwrap()
+    }
+
+    /// The next events are these, of one session, and it is out of the table after the last.
+    async fn expect(&mut self, events: &[&str]) {
+        let mut id = None;
+        for event in events {
+            let (of, got) = within(self.events.recv()).await.unwrap();
+            assert_eq!((of, got.as_str()), (*id.get_or_insert(of), *event));
+        }
+        if let Some(session) = self.server.sessions().get(id.unwrap())
+            && events.last().is_some_and(|e| e.starts_with("disconnect"))
+        {
+            within(session.ended()).await;
+            assert!(self.server.sessions().get(id.unwrap()).is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_ends_its_connection() {
+    for panic_in_events in [false, true] {
+        let mut fixture = Fixture::start(panic_in_events, false).await;
+        let address = socket_address(&fixture.server.listening()[0]);
+        let healthy = Healthy::start(address).await;
+        fixture.expect(&["connect"]).await;
+        let not_found = format!("error {}", ErrorKind::NotFound.code());
+        let cases: [(&str, &[&str]); 4] = [
+            ("panic", &["connect", "disconnect panicked"]),
+            ("panic later", &["connect", "disconnect panicked"]),
+            ("fail", &["connect", &not_found, "disconnect handler"]),
+            ("close", &["connect", "disconnect requested"]),
+        ];
+        for (word, events) in cases {
+            let mut stream = fixture.dial().await;
+            round_trip(&mut stream, b"works").await;
+            let mut both = frame(word.as_bytes());
+            both.extend(frame(b"never handled"));
+            stream.write_all(&both).await.unwrap();
+            let (rest, _) = read_to_end(&mut stream).await;
+            let bye = if word == "close" {
+                frame(b"bye")
+            } else {
+                vec![]
+            };
+            assert_eq!(rest, bye, "{word}");
+            drop(stream);
+            fixture.expect(events).await;
+        }
+        for (label, count) in [("panicked", 2), ("handler", 1), ("requested", 1)] {
+            assert_eq!(ended(&fixture.server, label), count, "{label}");
+        }
+        healthy.finish().await;
+        fixture.expect(&["disconnect peer"]).await;
+        assert_eq!(fixture.server.statistics().connections_active, 0);
+        let report = within(fixture.server.shutdown(Duration::from_secs(5))).await;
+        assert_eq!((report.sessions, report.cut), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_ends_its_connection() {
+    let mut fixture = Fixture::start(false, true).await;
+    let url = fixture.server.listening()[0].to_string();
+    for (word, end) in [("panic", "panicked"), ("panic later", "panicked")] {
+        let client = Client::builder(&url).envelope(true).connect();
+        let client = within(client).await.unwrap();
+        let error = within(client.session().unwrap().request(word)).await;
+        // either the answer for a request that was dropped, or the end of the connection
+        let kind = error.unwrap_err().kind();
+        let fine = [ErrorKind::Internal, ErrorKind::ConnectionClosed];
+        assert!(fine.contains(&kind), "{kind:?}");
+        let disconnect = format!("disconnect {end}");
+        fixture.expect(&["connect", &disconnect]).await;
+        drop(client);
+        // the client may have connected again before it was dropped
+        while let Ok((_, event)) = fixture.events.try_recv() {
+            assert!(["connect", "disconnect network", "disconnect peer"].contains(&&*event));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_let_in() {
+    let mut fixture = Fixture::start(false, false).await;
+    let healthy = Healthy::start(socket_address(&fixture.server.listening()[0])).await;
+    fixture.expect(&["connect"]).await;
+    for (connects, events, label) in [
+        (1000, ["connect", "disconnect panicked"], "panicked"),
+        (1001, ["connect", "disconnect refused"], "refused"),
+    ] {
+        fixture.handler.connects.store(connects, Relaxed);
+        let mut stream = fixture.dial().await;
+        let _ = stream.write_all(&frame(b"never handled")).await;
+        let (rest, _) = read_to_end(&mut stream).await;
+        assert!(rest.is_empty(), "{label}: {rest:?}");
+        drop(stream);
+        fixture.expect(&events).await;
+        assert_eq!(ended(&fixture.server, label), 1);
+    }
+    let statistics = fixture.server.statistics();
+    assert_eq!(statistics.connections_refused["refused"], 1);
+    assert_eq!(
+        statistics.connections_total, 3,
+        "refused ones were accepted first"
+    );
+    healthy.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_refusing_handler_sends_arrives() {
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .on_connect(|session| {
+            session.try_send("no room for you")?;
+            Err::<(), _>(Error::new(ErrorKind::PermissionDenied, "let you in"))
+        })
+        .start()
+        .await
+        .unwrap();
+    let address = socket_address(&server.listening()[0]);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (rest, result) = read_to_end(&mut stream).await;
+    assert!(result.is_ok());
+    assert_eq!(rest, frame(b"no room for you"));
+}
+
+#[tokio::test]
+async fn a_client_whose_handlers_panic_goes_on() {
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .on_connect(|session| session.try_send("panic"))
+        .start()
+        .await
+        .unwrap();
+    let (connected, mut connects) = mpsc::unbounded_channel();
+    let client = Client::builder(server.listening()[0].as_str())
+        .reconnect(network_system::Backoff::every(Duration::from_millis(5)))
+        .on_connect(move |session| {
+            let _ = connected.send(session.id());
+        })
+        .on_message(|_, message| async move { assert!(message.is_empty(), "on_message") })
+        .on_disconnect(|_, _| panic!("on_disconnect"))
+        .on_error(|_, _| panic!("on_error"))
+        .start()
+        .unwrap();
+    let mut last = 0;
+    for _ in 0..5 {
+        let id = within(connects.recv()).await.unwrap();
+        assert!(id > last);
+        last = id;
+    }
+    // when nobody listens any more, on_error panics without a session
+    within(server.shutdown(Duration::from_secs(5))).await;
+    let mut states = client.watch();
+    let failed = states.wait_for(|state| {
+        matches!(state, network_system::ClientState::Waiting { failures, .. } if *failures >= 3)
+    });
+    within(failed).await.unwrap();
+    within(client.close(Duration::from_secs(5))).await;
+}
