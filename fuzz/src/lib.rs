@@ -11,7 +11,7 @@ use network_system_wire::{Codec, Framing};
 #[path = "../../crates/wire/tests/common/mod.rs"]
 mod reader;
 
-pub use reader::{Outcome, bytewise, cut, read};
+pub use reader::{Outcome, bytewise, check_limit, cut, read};
 
 /// What a peer might send: whole messages, and anything else, in any order and in any cut.
 #[derive(Debug, TypeGenerator)]
@@ -33,10 +33,22 @@ pub struct Input {
 enum Piece {
     /// A message, framed by the codec if it takes it, else as it is.
     Message(Vec<u8>),
+    /// A message of few letters, line ends among them.
+    Letters(Vec<u8>),
     /// Bytes as they are.
     Bytes(Vec<u8>),
     /// The same byte many times: long messages and endless varints.
     Run(u8, u8),
+}
+
+/// One of few bytes that often mean something.
+pub fn letter(byte: &u8) -> u8 {
+    match byte % 4 {
+        0 => b'a',
+        1 => b'b',
+        2 => b'\r',
+        _ => b'\n',
+    }
 }
 
 impl Input {
@@ -60,6 +72,7 @@ impl Input {
         for piece in &self.pieces {
             let (bytes, is_message): (Vec<u8>, bool) = match piece {
                 Piece::Message(bytes) => (masked(bytes), true),
+                Piece::Letters(bytes) => (bytes.iter().map(letter).collect(), true),
                 Piece::Bytes(bytes) => (masked(bytes), false),
                 Piece::Run(byte, count) => (repeat_n(*byte, usize::from(*count)).collect(), false),
             };
@@ -85,8 +98,7 @@ pub fn check_codec(codec: &Framing, input: &Input) -> (Vec<u8>, Outcome) {
     let whole = read(codec, [&stream[..]]);
     assert_eq!(read(codec, cut(&stream, &input.sizes())), whole);
     assert_eq!(read(codec, bytewise(&stream)), whole);
-    let largest = whole.messages.iter().map(Vec::len).max();
-    assert!(largest.unwrap_or(0) <= codec.max_message());
+    check_limit(codec, &stream, &whole);
     if let Some(messages) = messages {
         let error = None;
         assert_eq!(whole, Outcome { messages, error }, "what is sent arrives");

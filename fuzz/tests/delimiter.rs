@@ -2,16 +2,17 @@
 //! or not.
 
 use bolero::{check, produce};
-use network_system_fuzz::{Input, check_canonical, check_codec};
+use network_system_fuzz::{Input, check_canonical, check_codec, letter};
 use network_system_wire::Delimiter;
 
 #[test]
 fn delimiter() {
     let delimiters = produce::<Vec<u8>>().with().len(0..=5_usize);
     check!()
-        .with_generator((delimiters, produce::<u8>(), produce::<Input>()))
-        .for_each(|(delimiter, mask, input)| {
-            let delimiter: Vec<u8> = delimiter.iter().map(|byte| byte & mask).collect();
+        .with_generator((delimiters, produce::<bool>(), produce::<Input>()))
+        .for_each(|(delimiter, letters, input)| {
+            let byte = |byte: &u8| if *letters { letter(byte) } else { *byte };
+            let delimiter: Vec<u8> = delimiter.iter().map(byte).collect();
             let Ok(codec) = Delimiter::new(delimiter.clone()) else {
                 assert!(delimiter.is_empty());
                 return;

@@ -1,4 +1,4 @@
-//! Fuzz target: the header in front of each message, parsed from anything and written from anything.
+//! Fuzz target: the header in front of each message, parsed from anything and written anyhow.
 
 use bolero::{TypeGenerator, check};
 use bytes::BytesMut;

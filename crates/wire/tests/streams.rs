@@ -5,7 +5,7 @@
 mod common;
 
 use bytes::BytesMut;
-use common::{Outcome, bytewise, cut, read};
+use common::{Outcome, bytewise, check_limit, cut, read};
 use network_system_wire::{ByteOrder, Codec, Delimiter, Framing, LengthPrefix, Lines, Raw, Width};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -118,9 +118,7 @@ proptest! {
         let whole = read(&framing, [&stream[..]]);
         prop_assert_eq!(&read(&framing, cut(&stream, &sizes)), &whole);
         prop_assert_eq!(&read(&framing, bytewise(&stream)), &whole);
-        for message in &whole.messages {
-            prop_assert!(message.len() <= framing.max_message());
-        }
+        check_limit(&framing, &stream, &whole);
     }
 
     #[test]

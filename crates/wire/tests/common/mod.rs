@@ -1,7 +1,7 @@
 //! A reader for tests: pieces of a stream in, messages out, every promise of a codec checked.
 #![allow(dead_code)] // not every user of this file needs all of it
 
-use network_system_wire::{Codec, Decoded, Frame, WireError};
+use network_system_wire::{Codec, Decoded, Frame, Framing, WireError};
 
 /// What a reader got out of a stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,4 +90,26 @@ pub fn cut<'a>(stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
 /// All bytes of `stream`, one at a time.
 pub fn bytewise(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     stream.chunks(1)
+}
+
+/// Checks that the limit of `codec` is exact, where `outcome` is what it made of `stream`: without
+/// the limit the same messages arrive, and the first that did not arrive with it is above it.
+pub fn check_limit(codec: &Framing, stream: &[u8], outcome: &Outcome) {
+    let limit = codec.max_message();
+    let free = read(&codec.clone().with_max_message(usize::MAX), [stream]);
+    assert!(free.messages.starts_with(&outcome.messages), "{free:?}");
+    assert!(
+        outcome
+            .messages
+            .iter()
+            .all(|message| message.len() <= limit)
+    );
+    if let Some(refused) = free.messages.get(outcome.messages.len()) {
+        assert!(refused.len() > limit, "{refused:?}");
+        let error = &outcome.error;
+        assert!(
+            matches!(error, Some(WireError::MessageTooLarge { .. })),
+            "{error:?}"
+        );
+    }
 }
