@@ -1,0 +1,279 @@
+//! Every program in `examples/`, run as it is: those with both ends run to their end and print what
+//! they show; servers are talked to over a socket.
+//!
+//! `cargo test` builds the examples first; with `--test examples` alone, build them with
+//! `cargo build --examples` before.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::process::{ExitStatus, Stdio};
+
+use common::{round_trip, within};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// The program of an example: beside the directory that this test's own program lies in.
+fn example(name: &str) -> Command {
+    let own = std::env::current_exe().unwrap();
+    let target = own.parent().and_then(|deps| deps.parent()).unwrap();
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    let program = target.join("examples").join(file);
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build --examples` first",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs an example to its end; what it printed.
+async fn run(name: &str) -> Vec<String> {
+    let output = within(example(name).output()).await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {printed}{errors}");
+    printed.lines().map(str::to_owned).collect()
+}
+
+/// Fails unless `printed` has lines that start with each of `wanted`, in this order.
+#[track_caller]
+fn assert_in_order(printed: &[String], wanted: &[&str]) {
+    let mut lines = printed.iter();
+    for wanted in wanted {
+        let found = lines.any(|line| line.starts_with(wanted));
+        assert!(
+            found,
+            "'{wanted}' is missing, or too early, in {printed:#?}"
+        );
+    }
+}
+
+/// A server example that runs.
+struct Running {
+    child: Child,
+    printed: Lines<BufReader<ChildStdout>>,
+    port: u16,
+}
+
+impl Running {
+    /// Starts it on a free port.
+    async fn start(name: &str, address: &str) -> Self {
+        let mut command = example(name);
+        let mut child = command.arg(address).stdout(Stdio::piped()).spawn().unwrap();
+        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = within(printed.next_line()).await.unwrap().expect("a line");
+        let address = line.strip_prefix("listening on ").expect("the address");
+        let address: network_system::Address = address.parse().unwrap();
+        let port = address.port().unwrap();
+        Self {
+            child,
+            printed,
+            port,
+        }
+    }
+
+    async fn dial(&self) -> TcpStream {
+        within(TcpStream::connect(("127.0.0.1", self.port)))
+            .await
+            .unwrap()
+    }
+
+    /// Ends it as Ctrl-C does; what it had still to print.
+    #[cfg(unix)]
+    async fn interrupt(mut self) -> (Vec<String>, ExitStatus) {
+        let pid = self.child.id().expect("it runs");
+        // `kill` is part of every shell
+        let kill = format!("kill -INT {pid}");
+        let killed = Command::new("sh").args(["-c", &kill]).status();
+        assert!(within(killed).await.unwrap().success());
+        let mut rest = Vec::new();
+        while let Some(line) = within(self.printed.next_line()).await.unwrap() {
+            rest.push(line);
+        }
+        (rest, within(self.child.wait()).await.unwrap())
+    }
+
+    /// Ends it at once, where there is no signal for Ctrl-C.
+    #[cfg(not(unix))]
+    async fn kill(mut self) -> ExitStatus {
+        within(self.child.kill()).await.unwrap();
+        within(self.child.wait()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn echo_server() {
+    let server = Running::start("echo_server", "tcp://127.0.0.1:0").await;
+    let mut stream = server.dial().await;
+    within(round_trip(&mut stream, b"hello")).await;
+    within(round_trip(&mut stream, &[7; 100_000])).await;
+    // our end, and the server's answer to it
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    within(stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    #[cfg(unix)]
+    {
+        let (printed, status) = server.interrupt().await;
+        assert!(status.success(), "{status}");
+        assert_in_order(&printed, &["+ 127.0.0.1", "- 127.0.0.1", "0 sessions"]);
+    }
+    #[cfg(not(unix))]
+    server.kill().await;
+}
+
+/// Somebody in the chat room.
+struct Guest {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    to_room: OwnedWriteHalf,
+}
+
+impl Guest {
+    async fn enter(server: &Running, name: &str) -> Self {
+        let (from_room, to_room) = server.dial().await.into_split();
+        let lines = BufReader::new(from_room).lines();
+        let mut guest = Self { lines, to_room };
+        guest.hears("Welcome! What is your name?").await;
+        guest.says(name).await;
+        guest.hears(&format!("* {name} has come")).await;
+        guest
+    }
+
+    async fn says(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        within(self.to_room.write_all(line.as_bytes()))
+            .await
+            .unwrap();
+    }
+
+    async fn hears(&mut self, line: &str) {
+        let heard = within(self.lines.next_line()).await.unwrap();
+        assert_eq!(heard.as_deref(), Some(line));
+    }
+}
+
+#[tokio::test]
+async fn chat() {
+    let server = Running::start("chat", "tcp://127.0.0.1:0?framing=lines").await;
+    let mut ann = Guest::enter(&server, "Ann").await;
+    let mut bob = Guest::enter(&server, "Bob").await;
+    ann.hears("* Bob has come").await;
+    ann.says("hello Bob").await;
+    ann.hears("Ann: hello Bob").await;
+    bob.hears("Ann: hello Bob").await;
+    // one who has not said a name hears nothing but the question
+    let mut silent = server.dial().await;
+    drop(bob);
+    ann.hears("* Bob has left").await;
+    silent.shutdown().await.unwrap();
+    let mut heard = String::new();
+    within(silent.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "Welcome! What is your name?\n");
+    #[cfg(unix)]
+    {
+        let (printed, status) = server.interrupt().await;
+        assert!(status.success(), "{status}");
+        assert_in_order(
+            &printed,
+            &["* Ann has come", "Ann: hello", "* Bob has left"],
+        );
+        // a shutdown ends the connection in good order
+        assert_eq!(within(ann.lines.next_line()).await.unwrap(), None);
+    }
+    #[cfg(not(unix))]
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn reconnect() {
+    let printed = run("reconnect").await;
+    assert_in_order(
+        &printed,
+        &[
+            "echo: sent while connected",
+            "the server has gone",
+            "offline queue: 1 message",
+            "the server is back",
+            "echo: sent while away",
+            "2 connections in all",
+        ],
+    );
+    assert!(printed.iter().any(|line| line == "state: connected"));
+}
+
+#[tokio::test]
+async fn coroutine() {
+    assert_in_order(
+        &run("coroutine").await,
+        &[
+            "received ONE",
+            "received TWO",
+            "received THREE",
+            "received 100 more",
+            "the server has seen 103 messages",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn custom_codec() {
+    let printed = run("custom_codec").await;
+    assert_in_order(
+        &printed,
+        &[
+            "echo: checked",
+            "the damaged connection got 0 bytes",
+            "echo: still here",
+        ],
+    );
+    let error = printed.iter().find(|line| line.starts_with("server: "));
+    assert!(error.unwrap().contains("the checksum does not match"));
+}
+
+#[tokio::test]
+async fn request_response() {
+    assert_in_order(
+        &run("request_response").await,
+        &[
+            "1 + 2 + 3 = 6",
+            "30 and 70",
+            "failed with code -1: ",
+            "failed with code -4: ",
+            "4 + 5 = 9",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn batch_zero_copy() {
+    assert_in_order(
+        &run("batch_zero_copy").await,
+        &[
+            "batch: 1000 messages, 10890 bytes sent, 10890 bytes received",
+            "a message of 4000000 bytes (zero copy from 8192) shares its buffer: true",
+            "5 of 5 large messages",
+        ],
+    );
+}
+
+/// An example that nobody runs may not work: each file has a test of its name above.
+#[test]
+fn every_example_has_a_test() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let tests = include_str!("examples.rs");
+    assert!(names.len() >= 7, "{names:?}");
+    for name in names {
+        let name = name.strip_suffix(".rs").expect("a program");
+        assert!(tests.contains(&format!("async fn {name}()")), "{name}");
+    }
+}
