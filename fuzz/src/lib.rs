@@ -21,8 +21,8 @@ pub struct Input {
     /// Sizes of the reads, over and over.
     #[generator(bolero::produce::<Vec<u8>>().with().len(0..=8_usize))]
     cuts: Vec<u8>,
-    /// Bits that are kept in the bytes of the pieces: with few of them, bytes repeat, and line ends,
-    /// delimiters and small lengths are frequent.
+    /// Bits that are kept in the bytes of the pieces: with few of them, bytes repeat, and line
+    /// ends, delimiters and small lengths are frequent.
     mask: u8,
     /// The limit of the codec, now and then none.
     limit: Option<u8>,
