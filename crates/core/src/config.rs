@@ -240,7 +240,7 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Connections at most; more are closed at once and counted. Default: 10 000.
     pub max_connections: usize,
-    /// How long [`run`](crate::Server::run) lets sessions finish. Default: 10 s.
+    /// How long [`run`](crate::ServerBuilder::run) lets sessions finish. Default: 10 s.
     #[serde(with = "text::duration")]
     pub shutdown_timeout: Duration,
     /// Settings of each session.

@@ -147,7 +147,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Accepts links; lives in the runtime of the worker that it was [started](Transports::listen) in.
+/// Accepts links; lives in the runtime of the worker that it was [started](Bound::start) in.
 pub trait Listener: Send + 'static {
     /// The links that it accepts.
     type Link: Link;
