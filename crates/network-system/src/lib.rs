@@ -101,3 +101,8 @@ pub async fn connect(address: &str) -> Result<Connection> {
 pub async fn listen(address: &str) -> Result<ConnectionListener> {
     ConnectionListener::bind(&Schemes, address).await
 }
+
+/// The examples of the README, compiled as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
