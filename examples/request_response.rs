@@ -2,18 +2,17 @@
 //!
 //! Run it with `cargo run -p network-system --example request_response`. Both ends are in it.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use network_system::prelude::*;
+use tokio::sync::mpsc;
 
 /// Adds up numbers; `slow` is an exercise in patience.
-async fn answer(request: Request, kept: Arc<Mutex<Vec<Request>>>) -> Result<()> {
+async fn answer(request: Request, slow: mpsc::UnboundedSender<Request>) -> Result<()> {
     let text = request.as_str().unwrap_or_default().to_owned();
     if text == "slow" {
-        // A request is a value: it can be answered later, from any task. This one never is while
-        // the client waits.
-        kept.lock().expect("no thread panics").push(request);
+        // A request is a value: it can be answered later, by any task.
+        let _ = slow.send(request);
         return Ok(());
     }
     let numbers: Result<Vec<i64>, _> = text.split_whitespace().map(str::parse).collect();
@@ -28,11 +27,11 @@ async fn answer(request: Request, kept: Arc<Mutex<Vec<Request>>>) -> Result<()> 
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let kept = Arc::default();
+    let (slow, mut waiting) = mpsc::unbounded_channel();
     let server = Server::builder()
         // Requests need the envelope, a header on each message; both sides turn it on.
         .listen("tcp://127.0.0.1:0?envelope=true")
-        .on_request(move |_session, request| answer(request, Arc::clone(&kept)))
+        .on_request(move |_session, request| answer(request, slow.clone()))
         .start()
         .await?;
 
@@ -63,6 +62,10 @@ async fn main() -> Result<()> {
         .await
     {
         println!("failed with code {}: {error}", error.code());
+    }
+    // The answer to that one comes too late, and is dropped at the client.
+    if let Some(request) = waiting.recv().await {
+        request.reply("at last").await?;
     }
     let sum = client.request("4 5").await?;
     println!("4 + 5 = {}", sum.as_str().unwrap_or("?"));
