@@ -1,7 +1,7 @@
 //! `unix:///path`: framed messages over Unix sockets.
 
 use std::io;
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,12 +92,18 @@ pub fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Result<Ve
     Ok(bound)
 }
 
-/// Whether the file is a socket that nobody listens on.
+/// Whether the file is a socket that nobody listens on. Does not wait: a server that is too busy to
+/// accept lives.
 fn is_stale(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && StdStream::connect(path).is_err_and(refused)
+    let probe = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    is_socket && probe().is_err_and(refused)
 }
 
 fn open(path: &Path, config: &LinkConfig) -> io::Result<StdListener> {

@@ -104,7 +104,7 @@ pub struct Echo {
     pub errors: mpsc::UnboundedReceiver<(Option<Session>, Error)>,
 }
 
-type Builder = ServerBuilder<Events<Ignore>>;
+pub type Builder = ServerBuilder<Events<Ignore>>;
 
 /// An echo server on `tcp://127.0.0.1:0` with the settings that `configure` makes.
 pub async fn echo(configure: impl FnOnce(Builder) -> Builder) -> Echo {
