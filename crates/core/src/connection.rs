@@ -37,6 +37,8 @@ pub struct Connection<L> {
     clock: Clock,
     since: Instant,
     statistics: SessionStatistics,
+    /// Greetings and heartbeats that are queued: nobody's messages.
+    controls: u64,
 }
 
 impl<L: Link> Connection<L> {
@@ -52,6 +54,7 @@ impl<L: Link> Connection<L> {
             envelope,
             since: Instant::now(),
             statistics: SessionStatistics::default(),
+            controls: 0,
             link,
         };
         if connection.envelope.is_some() {
@@ -172,6 +175,7 @@ impl<L: Link> Connection<L> {
     }
 
     fn control(&mut self, header: Header, message: Message) -> Result<()> {
+        self.controls += u64::from(!matches!(header, Header::Failure { .. }));
         self.queue.push(&self.encoding, Some(header), &message)
     }
 
@@ -234,9 +238,11 @@ impl<L: Link> Connection<L> {
             return Poll::Ready(Ok(()));
         }
         let (sent, result) = self.link.poll_send(cx, &mut self.queue);
-        self.statistics.messages_out += sent.messages;
+        let controls = self.controls.min(sent.messages);
+        self.controls -= controls;
+        self.statistics.messages_out += sent.messages - controls;
         self.statistics.bytes_out += sent.bytes;
-        if sent.bytes > 0 {
+        if sent.bytes > 0 && sent.messages != controls {
             self.clock.active(Instant::now());
         }
         self.queue.release();

@@ -57,8 +57,6 @@ pub(crate) struct Driver<L, H> {
     batch_since: Instant,
     batch_messages: u64,
     bytes_seen: u64,
-    /// Heartbeats that are queued: they are no activity.
-    controls: u64,
     /// Bytes held, as the outbox was told.
     owned: usize,
     /// Whether the peer has caused more answers than it reads: it gets no more until it does.
@@ -89,7 +87,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
             batch_since: Instant::now(),
             batch_messages: 0,
             bytes_seen: 0,
-            controls: 0,
             owned: 0,
             clogged: false,
             stop: None,
@@ -235,7 +232,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 requests.complete(id, Err(requests::failure(code, &text)));
             }
             Inbound::Ping { token } => {
-                self.controls += 1;
                 self.control(Header::Pong { token }, Message::default());
             }
             Inbound::GoAway => self.session.shared().peer_leaving.store(true, Relaxed),
@@ -449,12 +445,16 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
     fn count_sent(&mut self, sent: crate::link::Sent) {
         let traffic = &self.session.shared().traffic;
-        traffic.messages_out.fetch_add(sent.messages, Relaxed);
+        let mut messages = sent.messages;
+        let controls = traffic.controls.load(Relaxed).min(messages);
+        if controls > 0 {
+            traffic.controls.fetch_sub(controls, Relaxed);
+            messages -= controls;
+        }
+        traffic.messages_out.fetch_add(messages, Relaxed);
         traffic.bytes_out.fetch_add(sent.bytes, Relaxed);
-        self.counters.sent(sent.messages, sent.bytes);
-        let controls = self.controls.min(sent.messages);
-        self.controls -= controls;
-        self.moved |= sent.messages > controls;
+        self.counters.sent(messages, sent.bytes);
+        self.moved |= messages > 0;
     }
 
     /// Counts the batch that has been handled; how many messages it had.
@@ -493,7 +493,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Poll::Ready(Due::Idle) => return Poll::Ready(CloseReason::Idle),
                 Poll::Ready(Due::Dead) => return Poll::Ready(CloseReason::Heartbeat),
                 Poll::Ready(Due::Ping) => {
-                    self.controls += 1;
                     self.control(
                         Header::Ping {
                             token: self.session.id(),
@@ -540,8 +539,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 reason = CloseReason::Cut;
             }
         }
-        let left = lane::with(id, |queue| queue.messages()).unwrap_or(0);
-        self.session.count_dropped(left as u64);
+        let left = lane::with(id, |queue| queue.messages()).unwrap_or(0) as u64;
+        let controls = self.session.shared().traffic.controls.load(Relaxed);
+        self.session.count_dropped(left.saturating_sub(controls));
         reason
     }
 

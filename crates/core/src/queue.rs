@@ -40,6 +40,11 @@ pub struct OutQueue {
     sizes: Option<VecDeque<usize>>,
     /// Bytes of the first message that are left of one whose start was written already.
     partial: usize,
+    /// Where sizes are not kept, what a partial write has left: bytes up to a place between two
+    /// messages, counted from the place before, and the messages in between.
+    marks: VecDeque<(usize, usize)>,
+    /// The sums of `marks`.
+    marked: (usize, usize),
     /// Bytes of what is queued that may be answers which the peer alone has caused.
     answers: usize,
 }
@@ -350,7 +355,7 @@ impl OutQueue {
     }
 
     /// Removes the first `n` bytes, which have been written. Returns how many messages that
-    /// completed (where sizes are not tracked, all of them once the queue is empty).
+    /// completed (where sizes are not tracked, in groups).
     pub fn advance(&mut self, n: usize) -> usize {
         let n = n.min(self.bytes);
         if n == 0 {
@@ -385,7 +390,7 @@ impl OutQueue {
 
     fn count_done(&mut self, mut n: usize) -> usize {
         let Some(sizes) = &mut self.sizes else {
-            return if self.bytes == 0 { self.messages } else { 0 };
+            return self.count_marked(n);
         };
         let mut done = 0;
         self.partial = 0;
@@ -400,6 +405,38 @@ impl OutQueue {
             n -= *size;
             sizes.pop_front();
             done += 1;
+        }
+        done
+    }
+
+    /// How many messages the first `n` bytes completed, as far as is known without their sizes: a
+    /// queue that never gets empty tells of them in groups.
+    fn count_marked(&mut self, mut n: usize) -> usize {
+        if self.bytes == 0 {
+            self.marks.clear();
+            self.marked = (0, 0);
+            return self.messages;
+        }
+        let mut done = 0;
+        while n > 0
+            && let Some((bytes, messages)) = self.marks.front_mut()
+        {
+            let part = n.min(*bytes);
+            n -= part;
+            *bytes -= part;
+            self.marked.0 -= part;
+            if *bytes == 0 {
+                done += *messages;
+                self.marked.1 -= *messages;
+                self.marks.pop_front();
+            }
+        }
+        // the end of the queue is such a place
+        let (bytes, messages) = (self.bytes - self.marked.0, self.messages - done - self.marked.1);
+        if messages > 0 {
+            self.marks.push_back((bytes, messages));
+            self.marked.0 += bytes;
+            self.marked.1 += messages;
         }
         done
     }

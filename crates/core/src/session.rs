@@ -64,6 +64,8 @@ pub(crate) struct Traffic {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     dropped: AtomicU64,
+    /// Greetings, heartbeats and farewells that are queued: nobody's messages, and no activity.
+    pub(crate) controls: AtomicU64,
 }
 
 /// What one session has done so far.
@@ -366,6 +368,7 @@ impl Session {
     pub(crate) fn shut(&self, reason: &CloseReason) {
         let mut lost = OutQueue::new(false);
         self.0.outbox.close(reason, &mut lost);
+        self.0.outbox.set_owned(0);
         self.count_dropped(lost.messages() as u64);
         self.0.requests.close(reason);
     }
@@ -451,6 +454,9 @@ impl Session {
     /// Sends what the protocol itself needs; there is always room for it.
     pub(crate) fn send_control(&self, header: Header, message: Message) {
         let shared = &*self.0;
+        if !matches!(header, Header::Failure { .. }) {
+            shared.traffic.controls.fetch_add(1, Relaxed);
+        }
         let push = |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message);
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
