@@ -1,0 +1,165 @@
+//! The settings of `netsys serve`: command line over `netsys.toml` over defaults; and
+//! `netsys config`, which shows and checks them.
+
+mod file;
+mod keys;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use network_system::config::ServerConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::address;
+use crate::failure::{EXIT_CODES, Failure, Result};
+use crate::modes::Mode;
+use crate::{log, output};
+
+/// Where the server listens unless told otherwise: only this machine can reach it.
+pub const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:8080";
+
+/// Everything that a configuration file can say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// What the server does with messages. Default: echo.
+    pub mode: Mode,
+    /// What is logged. Default: `warn`.
+    pub log: String,
+    /// The server's settings. Defaults differ from the library's: one worker, and one address.
+    pub server: ServerConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let server = ServerConfig {
+            listen: vec![DEFAULT_LISTEN.to_owned()],
+            workers: 1,
+            ..ServerConfig::default()
+        };
+        Self {
+            mode: Mode::default(),
+            log: log::DEFAULT.to_owned(),
+            server,
+        }
+    }
+}
+
+/// The options that change settings.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Overrides {
+    /// Address to listen on; give it several times for several [default: tcp://127.0.0.1:8080]
+    ///
+    /// tcp://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
+    /// address of this machine. A query changes settings for one address, such as
+    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message).
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+
+    /// What to do with each message [default: echo]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+
+    /// Threads, each with listeners of its own; a connection stays on its thread [default: 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+
+    /// Configuration file in TOML; `netsys config --print` shows every key
+    #[arg(long, value_name = "FILE", env = "NETSYS_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The settings that hold: `overrides` and `log` over the file over the defaults.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, wrong or does not fit the others, and what is allowed.
+    pub fn load(overrides: &Overrides, log: Option<&str>) -> Result<Self> {
+        let mut settings = match &overrides.config {
+            Some(path) => file::load(path)?,
+            None => Self::default(),
+        };
+        if !overrides.listen.is_empty() {
+            settings.server.listen.clone_from(&overrides.listen);
+        }
+        if let Some(mode) = overrides.mode {
+            settings.mode = mode;
+        }
+        if let Some(workers) = overrides.workers {
+            settings.server.workers = workers;
+        }
+        if let Some(log) = log {
+            log.clone_into(&mut settings.log);
+        }
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Checks what no single key can tell.
+    fn validate(&self) -> Result<()> {
+        log::parse(&self.log).map_err(Failure::usage)?;
+        self.server.validate()?;
+        if self.server.listen.is_empty() {
+            return Err(Failure::usage(format_args!(
+                "there is no address to listen on; allowed in server.listen: {}",
+                keys::allowed("server.listen").unwrap_or_default()
+            )));
+        }
+        for listen in &self.server.listen {
+            address::parse(listen, &self.server.session, &self.server.socket)?;
+        }
+        Ok(())
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  netsys config --print > netsys.toml       write every setting with its default
+  netsys config --check netsys.toml         see whether a file is right
+  netsys config --print --config netsys.toml --workers 4
+                                            what `netsys serve` with these options would use";
+
+/// Show the settings of `netsys serve` as TOML, or check a file of them.
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(group = ArgGroup::new("what").required(true))]
+pub struct ConfigArgs {
+    /// Print the settings that `netsys serve` would use, as a file for --config
+    #[arg(long, group = "what")]
+    print: bool,
+
+    /// Check a configuration file
+    #[arg(long, value_name = "FILE", group = "what", conflicts_with = "config")]
+    check: Option<PathBuf>,
+
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Prints or checks.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn run(args: &ConfigArgs, log: Option<&str>) -> Result<ExitCode> {
+    let overrides = match &args.check {
+        Some(path) => Overrides {
+            config: Some(path.clone()),
+            ..args.overrides.clone()
+        },
+        None => args.overrides.clone(),
+    };
+    let settings = Settings::load(&overrides, log)?;
+    if let Some(path) = &args.check {
+        output::line(&format!("{}: right", path.display()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = keys::print(&settings)?;
+    output::write(text.as_bytes()).map_err(|error| Failure::io("write the settings", &error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name of a file as messages show it.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,278 @@
+//! Every key of `netsys.toml`: what it means and what it may be. The printed file, the suggestions
+//! and the error messages all come from this one table.
+
+use std::fmt::Write as _;
+
+use toml::{Table, Value};
+
+use super::Settings;
+use crate::failure::{Failure, Result};
+
+/// One key of the file.
+struct Key {
+    /// Where it stands, such as `server.session.max_message`.
+    path: &'static str,
+    /// What it means.
+    what: &'static str,
+    /// What it may be.
+    allowed: &'static str,
+    /// What is shown in place of a value that is not set.
+    unset: Option<&'static str>,
+}
+
+const fn key(path: &'static str, what: &'static str, allowed: &'static str) -> Key {
+    Key {
+        path,
+        what,
+        allowed,
+        unset: None,
+    }
+}
+
+const fn unset(path: &'static str, what: &'static str, shown: &'static str) -> Key {
+    Key {
+        path,
+        what,
+        allowed: BYTES,
+        unset: Some(shown),
+    }
+}
+
+const BYTES: &str = "a number of bytes";
+const POSITIVE: &str = "a number of bytes, at least 1";
+const COUNT: &str = "a whole number, at least 1";
+const SWITCH: &str = "true or false";
+const DURATION: &str = "a duration in quotes, such as \"10s\" or \"1m 30s\"";
+const OPTIONAL: &str = "a duration in quotes, such as \"30s\", or \"off\"";
+
+/// In the order of the file; the keys of one table stand together, before those of its subtables.
+const KEYS: &[Key] = &[
+    key(
+        "mode",
+        "What the server does with messages.",
+        "\"echo\", \"discard\", \"broadcast\" or \"upper\"",
+    ),
+    key(
+        "log",
+        "What is logged to standard error.",
+        "\"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or targets with levels, \
+         such as \"warn,network_system_core=debug\"",
+    ),
+    key(
+        "server.listen",
+        "Addresses to listen on.",
+        "a list of addresses, such as [\"tcp://127.0.0.1:8080\", \"unix:///run/netsys.sock\"]",
+    ),
+    key(
+        "server.workers",
+        "Threads, each with listeners of its own; 0 serves on the main thread.",
+        "a whole number from 0 to 1024",
+    ),
+    key(
+        "server.max_connections",
+        "Connections at most; more are turned away.",
+        COUNT,
+    ),
+    key(
+        "server.shutdown_timeout",
+        "How long connections may take to finish at the end.",
+        DURATION,
+    ),
+    key(
+        "server.session.framing",
+        "How messages are told apart on a byte stream.",
+        "\"length\" (4 bytes, big endian), \"length:1|2|4|8\" with be or le (\"length:2le\"), \
+         \"varint\", \"lines\", \"delimiter:HEX\" (\"delimiter:0d0a\"), \"raw\"",
+    ),
+    key(
+        "server.session.envelope",
+        "Whether messages carry the header for requests and heartbeats; peers must do the same.",
+        SWITCH,
+    ),
+    key(
+        "server.session.max_message",
+        "Largest message in bytes.",
+        POSITIVE,
+    ),
+    key(
+        "server.session.idle_timeout",
+        "Closes connections without traffic.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.close_timeout",
+        "How long a closing connection may take to write what is queued.",
+        DURATION,
+    ),
+    key(
+        "server.session.outbox.high",
+        "Bytes that may wait for one peer; then the outbox is full.",
+        POSITIVE,
+    ),
+    key(
+        "server.session.outbox.low",
+        "Bytes at which a full outbox has room again.",
+        "a number of bytes, at most outbox.high",
+    ),
+    key(
+        "server.session.outbox.overflow",
+        "What happens to a message that finds the outbox full.",
+        "\"wait\", \"reject\", \"drop-newest\", \"drop-oldest\" or \"close\"",
+    ),
+    key(
+        "server.session.heartbeat.interval",
+        "Silence after which a peer is probed.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.heartbeat.missed",
+        "Unanswered probes after which a peer is dead.",
+        COUNT,
+    ),
+    key(
+        "server.socket.nodelay",
+        "Send small segments at once (TCP_NODELAY).",
+        SWITCH,
+    ),
+    key(
+        "server.socket.keepalive",
+        "TCP keepalive probes, timed by heartbeat.",
+        SWITCH,
+    ),
+    unset(
+        "server.socket.receive_buffer",
+        "Receive buffer in bytes (SO_RCVBUF). Not set: the system's.",
+        "262144",
+    ),
+    unset(
+        "server.socket.send_buffer",
+        "Send buffer in bytes (SO_SNDBUF). Not set: the system's.",
+        "262144",
+    ),
+    key(
+        "server.socket.backlog",
+        "Connections that may wait to be accepted.",
+        COUNT,
+    ),
+    key(
+        "server.socket.dual_stack",
+        "Whether an IPv6 wildcard address takes IPv4 too.",
+        SWITCH,
+    ),
+];
+
+/// What a key may be.
+pub(super) fn allowed(path: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .find(|key| key.path == path)
+        .map(|key| key.allowed)
+}
+
+/// What an unknown key was probably meant to be: a name at the same place, or the path of a key
+/// with this name elsewhere.
+pub(super) fn suggest(path: &str) -> Option<String> {
+    let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let prefix = if parent.is_empty() {
+        String::new()
+    } else {
+        format!("{parent}.")
+    };
+    let here = KEYS
+        .iter()
+        .filter_map(|key| key.path.strip_prefix(prefix.as_str()));
+    let names = here.map(|rest| rest.split('.').next().unwrap_or(rest));
+    let near = names
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min()
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 4);
+    if let Some((_, known)) = near {
+        return Some(known.to_owned());
+    }
+    // the name of a key, or of the table around it
+    let elsewhere = KEYS
+        .iter()
+        .filter(|key| key.path.split('.').rev().take(2).any(|part| part == name));
+    let full = elsewhere.map(|key| {
+        let end = key.path.rfind(name).unwrap_or(0) + name.len();
+        key.path.get(..end).unwrap_or(key.path)
+    });
+    full.min_by_key(|path| path.len()).map(str::to_owned)
+}
+
+/// The settings as a file that [`load`](super::file::load) reads back, every key explained.
+///
+/// # Errors
+/// A value that TOML cannot hold.
+pub(super) fn print(settings: &Settings) -> Result<String> {
+    let values = Table::try_from(settings)
+        .map_err(|error| Failure::usage(format_args!("the settings do not fit TOML: {error}")))?;
+    let mut out = String::from("# Settings of `netsys serve --config FILE`.\n");
+    let mut table = "";
+    for key in KEYS {
+        let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if parent != table {
+            table = parent;
+            let _ = write!(out, "\n[{parent}]\n");
+        }
+        let _ = writeln!(out, "# {} Allowed: {}.", key.what, key.allowed);
+        let value = get(&values, key.path).map(Value::to_string);
+        let _ = match (value, key.unset) {
+            (Some(value), _) => writeln!(out, "{name} = {value}"),
+            (None, Some(shown)) => writeln!(out, "# {name} = {shown}"),
+            (None, None) => Ok(()),
+        };
+    }
+    Ok(out)
+}
+
+/// The value at a path.
+fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        None => table.get(path),
+        Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(table: &Table, prefix: &str, found: &mut Vec<String>) {
+        for (name, value) in table {
+            match value {
+                Value::Table(inner) => paths(inner, &format!("{prefix}{name}."), found),
+                _ => found.push(format!("{prefix}{name}")),
+            }
+        }
+    }
+
+    /// A setting that the library gains must be explained here.
+    #[test]
+    fn the_table_has_every_setting_and_no_other() {
+        let mut settings = Settings::default();
+        settings.server.socket.receive_buffer = Some(1);
+        settings.server.socket.send_buffer = Some(1);
+        let mut found = Vec::new();
+        paths(&Table::try_from(&settings).unwrap(), "", &mut found);
+        found.sort();
+        let mut known: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
+        known.sort_unstable();
+        assert_eq!(found, known);
+    }
+
+    #[test]
+    fn suggestions_are_near_or_at_the_right_place() {
+        for (wrong, meant) in [
+            ("server.session.max_mesage", "max_message"),
+            ("sevrer", "server"),
+            ("server.sessions", "session"),
+            ("workers", "server.workers"),
+            ("server.max_message", "server.session.max_message"),
+            ("outbox", "server.session.outbox"),
+            ("server.session.outbox.hihg", "high"),
+        ] {
+            assert_eq!(suggest(wrong).as_deref(), Some(meant), "{wrong}");
+        }
+        assert_eq!(suggest("server.colour"), None);
+    }
+}
