@@ -1,0 +1,167 @@
+//! `netsys serve`: a server until Ctrl-C, with live statistics.
+
+mod hints;
+mod report;
+
+use std::process::ExitCode;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use clap::Args;
+use network_system::{Server, Statistics};
+
+use crate::config::{Overrides, Settings};
+use crate::failure::{EXIT_CODES, Exit, Failure, Result};
+use crate::interval::{self, Interval};
+use crate::limits::raise_file_limit;
+use crate::modes::{Running, Service};
+use crate::{log, output, signals};
+use report::Reporter;
+
+const EXAMPLES: &str = "\
+Examples:
+  netsys serve                                          echo on tcp://127.0.0.1:8080
+  netsys serve --listen tcp://0.0.0.0:9000 --workers 2  for other machines too, on two threads
+  netsys serve --mode broadcast                         a chat room
+  netsys serve --listen 'tcp://:8080?framing=lines'     lines of text, for nc and telnet
+  netsys serve --listen unix:///tmp/netsys.sock         a Unix socket
+  netsys serve --config netsys.toml                     see `netsys config --print`
+  netsys serve --json --listen tcp://127.0.0.1:0        for scripts; port 0 takes a free one
+
+Ctrl-C (or SIGTERM) lets every connection finish what it has received, for at most
+server.shutdown_timeout (10s), and prints a report; a second one ends at once.
+
+With --json each line is an object with an `event`: `listening` first, a `statistics` per
+interval, `draining` when it ends, `drained` last.";
+
+/// Serve until Ctrl-C: echo, discard, broadcast or upper-case what clients send.
+///
+/// Settings come from the command line, then the file of --config, then the defaults.
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct ServeArgs {
+    #[command(flatten)]
+    overrides: Overrides,
+
+    /// Time between statistics, or "off" [default: 1s on a terminal, 10s elsewhere]
+    ///
+    /// On a terminal one line is rewritten in place. Elsewhere a line is printed when something
+    /// has happened since the last one; with --json always.
+    #[arg(long, value_name = "DURATION", value_parser = interval::or_off)]
+    stats_interval: Option<Interval>,
+
+    /// Print nothing but warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print lines of JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// The settings make no sense, or the server cannot start.
+pub fn run(args: &ServeArgs, log: Option<&str>) -> Result<ExitCode> {
+    let settings = Settings::load(&args.overrides, log)?;
+    log::start(&settings.log)?;
+    check_files(&settings, raise_file_limit());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start", &error))?;
+    let result = runtime.block_on(serve(args, settings));
+    // after a second Ctrl-C nothing may hold the process, no blocked handler either
+    runtime.shutdown_background();
+    result
+}
+
+/// Says so when the system allows fewer open files than the settings allow connections.
+fn check_files(settings: &Settings, limit: Option<u64>) {
+    let most = settings.server.max_connections;
+    if let Some(limit) = limit
+        && limit < most as u64 + 64
+    {
+        tracing::warn!(
+            "the system allows {limit} open files, fewer than server.max_connections = {most} \
+             needs; raise the hard limit (ulimit -Hn)"
+        );
+    }
+}
+
+async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
+    // from here on a signal means to finish in good order
+    let mut signals = signals::Signals::new().map_err(|e| Failure::io("watch for signals", &e))?;
+    let running = Running::default();
+    let server = Server::builder()
+        .config(settings.server.clone())
+        .handler(Service::new(settings.mode, running.clone()))
+        .start()
+        .await
+        .map_err(|error| Failure::connecting(&error))?;
+    let mut reporter = Reporter::new(args.json, args.quiet);
+    let addresses = server.listening().to_vec();
+    *running.write().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    reporter.listening(&settings, &addresses);
+
+    let interval = args
+        .stats_interval
+        .map_or_else(|| reporter.usual_interval(), |asked| asked.0);
+    tokio::select! {
+        () = report_for_ever(&running, &mut reporter, interval.filter(|_| !args.quiet)) => {}
+        () = signals.next() => {}
+    }
+    output::end_live();
+    let server = running
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(server) = server else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    drain(server, &settings, &reporter, &mut signals).await
+}
+
+/// Prints statistics at every interval.
+async fn report_for_ever(running: &Running, reporter: &mut Reporter, interval: Option<Duration>) {
+    let Some(interval) = interval else {
+        return std::future::pending().await;
+    };
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    if !reporter.is_live() {
+        // at once there is nothing to tell
+        ticks.reset();
+    }
+    loop {
+        ticks.tick().await;
+        if let Some(statistics) = statistics(running) {
+            reporter.statistics(&statistics);
+        }
+    }
+}
+
+fn statistics(running: &Running) -> Option<Statistics> {
+    let server = running.read().unwrap_or_else(PoisonError::into_inner);
+    server.as_ref().map(Server::statistics)
+}
+
+/// Lets the connections finish, unless a second signal comes.
+async fn drain(
+    server: Server,
+    settings: &Settings,
+    reporter: &Reporter,
+    signals: &mut signals::Signals,
+) -> Result<ExitCode> {
+    let deadline = settings.server.shutdown_timeout;
+    let statistics = server.statistics();
+    reporter.draining(&statistics, deadline);
+    tokio::select! {
+        report = server.shutdown(deadline) => {
+            reporter.drained(&report, &statistics);
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => Ok(Exit::Interrupted.into()),
+    }
+}

@@ -1,0 +1,177 @@
+//! How to try a server that has just started: lines to paste into another terminal.
+
+use std::path::Path;
+
+use network_system::Address;
+use network_system::config::{LinkConfig, SessionConfig};
+
+use crate::address;
+use crate::config::Settings;
+use crate::modes::Mode;
+
+/// The lines, for the first address.
+pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
+    let server = &settings.server;
+    let first = listening.first().map(Address::as_str).unwrap_or_default();
+    let Ok((address, link)) = address::parse(first, &server.session, &server.socket) else {
+        return String::new();
+    };
+    let mut text = String::from("try it from another terminal:\n");
+    let url = quoted(&reachable(&address, &link));
+    text += &format!("  {} connect {url}\n", this_program());
+    if let Some(other) = without_netsys(settings.mode, &address, &link.session) {
+        text += &format!("or without netsys:\n  {other}\n");
+    }
+    text + "Ctrl-C ends the server.\n"
+}
+
+/// The host to connect to where the server listens on every address.
+fn host(address: &Address) -> String {
+    match address.host() {
+        "" | "0.0.0.0" => "127.0.0.1".to_owned(),
+        "::" => "::1".to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+/// The address as a client of this machine must give it, with the settings that both sides need.
+fn reachable(address: &Address, link: &LinkConfig) -> String {
+    let place = match address.port() {
+        None => format!(
+            "{}://{}{}",
+            address.scheme(),
+            address.host(),
+            address.path()
+        ),
+        Some(port) => {
+            let host = host(address);
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host
+            };
+            format!("{}://{host}:{port}{}", address.scheme(), address.path())
+        }
+    };
+    let (session, usual) = (&link.session, SessionConfig::default());
+    let mut query = Vec::new();
+    let framing = session.framing.to_string();
+    if framing != usual.framing.to_string() {
+        query.push(format!("framing={framing}"));
+    }
+    if session.envelope != usual.envelope {
+        query.push(format!("envelope={}", session.envelope));
+    }
+    if session.max_message != usual.max_message {
+        query.push(format!("max_message={}", session.max_message));
+    }
+    match query.is_empty() {
+        true => place,
+        false => format!("{place}?{}", query.join("&")),
+    }
+}
+
+/// What to type in place of `netsys`: the same way that this process was started.
+fn this_program() -> String {
+    // cargo tells the programs that it runs
+    if std::env::var_os("CARGO_MANIFEST_DIR").is_some() && std::env::var_os("CARGO").is_some() {
+        let release = if cfg!(debug_assertions) {
+            ""
+        } else {
+            " --release"
+        };
+        return format!("cargo run{release} --");
+    }
+    let name = std::env::args().next().unwrap_or_default();
+    match Path::new(&name).components().count() {
+        // found by the shell, by its name
+        0 | 1 => "netsys".to_owned(),
+        _ => quoted(&name),
+    }
+}
+
+/// A line with nothing of ours on the other side.
+fn without_netsys(mode: Mode, address: &Address, session: &SessionConfig) -> Option<String> {
+    let framing = session.framing.to_string();
+    match (address.scheme(), address.port(), framing.as_str()) {
+        _ if session.envelope => None,
+        ("tcp", Some(port), "length") => Some(python(mode, &host(address), port)),
+        ("tcp", Some(port), "lines") => Some(format!("nc {} {port}", host(address))),
+        ("unix", _, "lines") => Some(format!("nc -U {}", quoted(address.path()))),
+        _ => None,
+    }
+}
+
+/// One message in the default framing: four bytes of length, big endian, then the text.
+fn python(mode: Mode, host: &str, port: u16) -> String {
+    let send = format!(
+        "import socket, struct; s = socket.create_connection((\"{host}\", {port})); \
+         s.sendall(struct.pack(\">I\", 5) + b\"hello\")"
+    );
+    let receive = match mode {
+        Mode::Discard => "",
+        _ => "; f = s.makefile(\"rb\"); print(f.read(*struct.unpack(\">I\", f.read(4))))",
+    };
+    format!("python3 -c '{send}{receive}'")
+}
+
+/// A word for the shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
+    match text.chars().all(plain) && !text.is_empty() {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use network_system::config::SocketOptions;
+
+    use super::*;
+
+    fn url(listen: &str, change: impl FnOnce(&mut SessionConfig)) -> String {
+        let mut session = SessionConfig::default();
+        change(&mut session);
+        let (address, link) = address::parse(listen, &session, &SocketOptions::default()).unwrap();
+        reachable(&address, &link)
+    }
+
+    #[test]
+    fn the_address_is_reachable_and_both_sides_agree() {
+        for (listen, want) in [
+            ("tcp://0.0.0.0:80", "tcp://127.0.0.1:80"),
+            ("tcp://:80", "tcp://127.0.0.1:80"),
+            ("tcp://[::]:80", "tcp://[::1]:80"),
+            (
+                "tcp://[::1]:80?framing=lines",
+                "tcp://[::1]:80?framing=lines",
+            ),
+            (
+                "unix:///tmp/a.sock?envelope=true",
+                "unix:///tmp/a.sock?envelope=true",
+            ),
+            ("tcp://h:80?framing=length", "tcp://h:80"),
+        ] {
+            assert_eq!(url(listen, |_| ()), want);
+        }
+        let by_file = |session: &mut SessionConfig| {
+            session.framing = "varint".parse().unwrap();
+            session.max_message = 100;
+        };
+        assert_eq!(
+            url("tcp://h:80", by_file),
+            "tcp://h:80?framing=varint&max_message=100"
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_read_more_into_them() {
+        assert_eq!(quoted("tcp://127.0.0.1:80"), "tcp://127.0.0.1:80");
+        assert_eq!(
+            quoted("tcp://h:80?framing=raw&a=b"),
+            "'tcp://h:80?framing=raw&a=b'"
+        );
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+}
