@@ -1,22 +1,51 @@
 //! The `netsys` command line: parses the arguments and hands over to the subcommand's module.
 
+mod address;
 mod bench;
+mod completions;
+mod config;
+mod connect;
+mod failure;
+mod interval;
+mod limits;
+mod log;
+mod modes;
+mod output;
+mod serve;
+mod signals;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  netsys serve                             echo on tcp://127.0.0.1:8080
+  netsys connect tcp://127.0.0.1:8080      type lines, see what comes back
+  netsys bench                             measure this machine
+  netsys help serve                        every option of a command, with examples";
 
 /// Message servers from the command line.
 #[derive(Debug, Parser)]
 #[command(name = "netsys", version, about, max_term_width = 100)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", failure::EXIT_CODES))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// What to log to standard error: off, error, warn, info, debug, trace, or targets with
+    /// levels, such as warn,network_system_core=debug [default: warn]
+    #[arg(long, global = true, value_name = "FILTER", env = "NETSYS_LOG")]
+    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
+    Connect(connect::ConnectArgs),
     Bench(bench::BenchArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     BenchServer(bench::ServerArgs),
     #[command(hide = true)]
@@ -24,9 +53,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Bench(args) => bench::run(&args),
-        Command::BenchServer(args) => bench::run_server(&args),
-        Command::BenchClient(args) => bench::run_client(&args),
-    }
+    let cli = Cli::parse();
+    // an empty variable is as good as none
+    let log = cli.log.as_deref().filter(|log| !log.is_empty());
+    let result = match &cli.command {
+        Command::Serve(args) => serve::run(args, log),
+        Command::Connect(args) => connect::run(args, log),
+        Command::Bench(args) => return bench::run(args),
+        Command::Config(args) => config::run(args, log),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::BenchServer(args) => return bench::run_server(args),
+        Command::BenchClient(args) => return bench::run_client(args),
+    };
+    result.unwrap_or_else(|failure| failure.report())
 }
