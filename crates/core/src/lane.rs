@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Runs `work` with the queue of session `owner`, if its task is the one that runs here.
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Option<R> {
     LANE.try_with(|lane| {
         let mut lane = lane.try_borrow_mut().ok()?;

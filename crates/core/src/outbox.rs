@@ -79,6 +79,7 @@ impl Outbox {
     }
 
     /// The bytes at which it is full.
+    #[inline(always)]
     pub(crate) fn high(&self) -> usize {
         self.high
     }

@@ -444,6 +444,15 @@ impl Session {
         message: impl IntoMessage,
     ) -> Sending<'_> {
         let message = message.hold();
+        let shared = &*self.0;
+        if header.is_none() && shared.outbox.foreign_bytes() == 0 {
+            let quick = lane::with(shared.id, |queue| {
+                queue.push_small(&shared.encoding, message.borrow(), shared.outbox.high())
+            });
+            if quick == Some(true) {
+                return Sending(None);
+            }
+        }
         match self.offer(header, message.borrow()) {
             Ok(true) => Sending(None),
             Ok(false) => Sending::waiting(self, header, message.into()),
@@ -522,7 +531,7 @@ impl Session {
 
     /// Queues the message if there is room, or does what the policy says; `false` when the caller
     /// has to wait or fail.
-    #[inline]
+    #[inline(never)]
     fn offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
         let shared = &*self.0;
         let size = message.len() + HEADER;
