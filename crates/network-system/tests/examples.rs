@@ -1,6 +1,5 @@
 //! Every program in `examples/`, run as it is: those with both ends run to their end and print what
-//! they show; servers are talked to over a socket. And every byte and Python peer in
-//! `docs/PROTOCOL.md`, played against servers.
+//! they show; servers are talked to over a socket.
 //!
 //! `cargo test` builds the examples first; with `--test examples` alone, build them with
 //! `cargo build --examples` before.
@@ -10,7 +9,7 @@ mod common;
 
 use std::process::{ExitStatus, Stdio};
 
-use common::{read_to_end, round_trip, within};
+use common::{round_trip, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -271,114 +270,5 @@ fn every_example_has_a_test() {
     for name in names {
         let name = name.strip_suffix(".rs").expect("a program");
         assert!(tests.contains(&format!("async fn {name}()")), "{name}");
-    }
-}
-
-/// The code blocks of the document whose first line ends with `info`.
-fn blocks(info: &str) -> Vec<&'static str> {
-    let start = format!("```{info}\n");
-    let text = include_str!("../../../docs/PROTOCOL.md");
-    let blocks = text.split(&start).skip(1);
-    let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
-    assert!(!blocks.is_empty(), "no block {info}");
-    blocks
-}
-
-/// The bytes of a line such as `> 00 01   # why`.
-fn bytes(line: &str) -> Vec<u8> {
-    let line = line.split('#').next().unwrap();
-    let digits = line[1..].split_whitespace();
-    digits
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect()
-}
-
-/// Plays a block of the document: sends what goes to the server, and fails unless what comes from
-/// it is there byte for byte.
-async fn play(block: &str, stream: &mut TcpStream) {
-    for line in block.lines() {
-        let bytes = bytes(line);
-        if line.starts_with('>') {
-            stream.write_all(&bytes).await.unwrap();
-        } else {
-            let mut got = vec![0; bytes.len()];
-            within(stream.read_exact(&mut got)).await.unwrap();
-            assert_eq!(got, bytes, "{line}");
-        }
-    }
-}
-
-/// A server that sends messages and requests back, but for empty requests.
-async fn documented(query: &str) -> (network_system::Server, TcpStream, String) {
-    let server = network_system::Server::builder()
-        .listen(format!("tcp://127.0.0.1:0?{query}"))
-        .on_message(|session, message| async move { session.send(message).await })
-        .on_request(|_, request| async move {
-            if request.is_empty() {
-                request.fail(-2, "no");
-                return Ok(());
-            }
-            let message = request.message().clone();
-            request.reply(message).await
-        })
-        .start()
-        .await
-        .unwrap();
-    let port = server.listening()[0].port().unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    (server, stream, port.to_string())
-}
-
-#[tokio::test]
-async fn the_bytes_in_the_protocol_are_what_is_sent() {
-    for (info, query) in [
-        ("text plain", "framing=length"),
-        ("text varint", "framing=varint"),
-        ("text length:2le", "framing=length:2le"),
-        ("text lines", "framing=lines"),
-        ("text envelope", "envelope=true"),
-        ("text failure", "envelope=true"),
-    ] {
-        let (_server, mut stream, _) = documented(query).await;
-        for block in blocks(info) {
-            play(block, &mut stream).await;
-        }
-        // and nothing else comes
-        stream.shutdown().await.unwrap();
-        let (rest, end) = read_to_end(&mut stream).await;
-        assert!(rest.is_empty() && end.is_ok(), "{info}: {rest:x?} {end:?}");
-    }
-}
-
-#[tokio::test]
-async fn the_goaway_in_the_protocol_is_what_a_shutdown_sends() {
-    let (server, mut stream, _) = documented("envelope=true").await;
-    let block = blocks("text goaway")[0].trim_end();
-    let (hellos, goaway) = block.rsplit_once('\n').unwrap();
-    play(hellos, &mut stream).await;
-    let peer = async {
-        play(goaway, &mut stream).await;
-        let (rest, end) = read_to_end(&mut stream).await;
-        assert!(rest.is_empty() && end.is_ok(), "{rest:x?} {end:?}");
-        drop(stream);
-    };
-    let deadline = std::time::Duration::from_secs(10);
-    let ((), report) = tokio::join!(peer, server.shutdown(deadline));
-    assert_eq!((report.drained, report.cut), (1, 0));
-}
-
-/// Debian's Python and everybody else's; Windows has none of this name.
-#[cfg(unix)]
-#[tokio::test]
-async fn the_python_peers_in_the_protocol_work() {
-    let peers = blocks("python");
-    assert_eq!(peers.len(), 2);
-    for (program, query) in peers.into_iter().zip(["framing=length", "envelope=true"]) {
-        let (_server, _stream, port) = documented(query).await;
-        let mut python = Command::new("python3");
-        python.args(["-c", program, &port]).kill_on_drop(true);
-        let output = within(python.output()).await.unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.stdout, b"ok\n", "{query}: {errors}");
     }
 }

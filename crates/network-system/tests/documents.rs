@@ -1,0 +1,177 @@
+//! The documents say what is true: every byte and Python peer in `docs/PROTOCOL.md` is played against
+//! servers, and the tests that `docs/FEATURES.md` names exist. (The README's code is a doc test.)
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::time::Duration;
+
+use common::{read_to_end, within};
+use network_system::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The code blocks of the document whose first line ends with `info`.
+fn blocks(info: &str) -> Vec<&'static str> {
+    let start = format!("```{info}\n");
+    let text = include_str!("../../../docs/PROTOCOL.md");
+    let blocks = text.split(&start).skip(1);
+    let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty(), "no block {info}");
+    blocks
+}
+
+/// The bytes of a line such as `> 00 01   # why`.
+fn bytes(line: &str) -> Vec<u8> {
+    let line = line.split('#').next().unwrap();
+    let digits = line[1..].split_whitespace();
+    digits
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+/// Plays a block of the document: sends what goes to the server, and fails unless what comes from
+/// it is there byte for byte.
+async fn play(block: &str, stream: &mut TcpStream) {
+    for line in block.lines() {
+        let bytes = bytes(line);
+        if line.starts_with('>') {
+            stream.write_all(&bytes).await.unwrap();
+        } else {
+            let mut got = vec![0; bytes.len()];
+            within(stream.read_exact(&mut got)).await.unwrap();
+            assert_eq!(got, bytes, "{line}");
+        }
+    }
+}
+
+/// A server that sends messages and requests back, but for empty requests.
+async fn documented(query: &str) -> (Server, TcpStream, String) {
+    let server = Server::builder()
+        .listen(format!("tcp://127.0.0.1:0?{query}"))
+        .on_message(|session, message| async move { session.send(message).await })
+        .on_request(|_, request| async move {
+            if request.is_empty() {
+                request.fail(-2, "no");
+                return Ok(());
+            }
+            let message = request.message().clone();
+            request.reply(message).await
+        })
+        .start()
+        .await
+        .unwrap();
+    let port = server.listening()[0].port().unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    (server, stream, port.to_string())
+}
+
+#[tokio::test]
+async fn the_bytes_in_the_protocol_are_what_is_sent() {
+    for (info, query) in [
+        ("text plain", "framing=length"),
+        ("text varint", "framing=varint"),
+        ("text length:2le", "framing=length:2le"),
+        ("text lines", "framing=lines"),
+        ("text envelope", "envelope=true"),
+        ("text failure", "envelope=true"),
+    ] {
+        let (_server, mut stream, _) = documented(query).await;
+        for block in blocks(info) {
+            play(block, &mut stream).await;
+        }
+        // and nothing else comes
+        stream.shutdown().await.unwrap();
+        let (rest, end) = read_to_end(&mut stream).await;
+        assert!(rest.is_empty() && end.is_ok(), "{info}: {rest:x?} {end:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_goaway_in_the_protocol_is_what_a_shutdown_sends() {
+    let (server, mut stream, _) = documented("envelope=true").await;
+    let block = blocks("text goaway")[0].trim_end();
+    let (hellos, goaway) = block.rsplit_once('\n').unwrap();
+    play(hellos, &mut stream).await;
+    let peer = async {
+        play(goaway, &mut stream).await;
+        let (rest, end) = read_to_end(&mut stream).await;
+        assert!(rest.is_empty() && end.is_ok(), "{rest:x?} {end:?}");
+        drop(stream);
+    };
+    let deadline = Duration::from_secs(10);
+    let ((), report) = tokio::join!(peer, server.shutdown(deadline));
+    assert_eq!((report.drained, report.cut), (1, 0));
+}
+
+/// What the rules of the envelope forbid ends the connection, without a word on the wire.
+#[tokio::test]
+async fn what_the_protocol_forbids_is_an_end() {
+    let hello = "00 00 00 05 00 4e 53 45 31";
+    let too_large = format!("{hello} 00 00 00 07 10 68 65 6c 6c 6f 21");
+    let unknown_kind = format!("{hello} 00 00 00 01 80");
+    let reserved_bits = format!("{hello} 00 00 00 01 11");
+    let cut_short = format!("{hello} 00 00 00 05 20 00 00 00 00");
+    for wrong in [
+        "00 00 00 02 10 68",          // no hello
+        "00 00 00 00",                // nothing
+        "00 00 00 05 00 4e 53 45 32", // another version
+        &unknown_kind,
+        &reserved_bits,
+        &cut_short,
+        &too_large,
+    ] {
+        let (_server, mut stream, _) = documented("envelope=true&max_message=6").await;
+        let wrong = bytes(&format!("> {wrong}"));
+        stream.write_all(&wrong).await.unwrap();
+        let (came, end) = read_to_end(&mut stream).await;
+        assert!(end.is_ok(), "{wrong:x?}: {end:?}");
+        assert_eq!(came, bytes(&format!("< {hello}")), "{wrong:x?}");
+    }
+    // the header counts towards the limit: five bytes behind it are the most
+    let (_server, mut stream, _) = documented("envelope=true&max_message=6").await;
+    let data = "00 00 00 06 10 68 65 6c 6c 6f";
+    let both = format!("> {hello} {data}\n< {hello} {data}");
+    play(&both, &mut stream).await;
+}
+
+/// Debian's Python and everybody else's; Windows has none of this name.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_python_peers_in_the_protocol_work() {
+    let peers = blocks("python");
+    assert_eq!(peers.len(), 2);
+    for (program, query) in peers.into_iter().zip(["framing=length", "envelope=true"]) {
+        let (_server, _stream, port) = documented(query).await;
+        let mut python = tokio::process::Command::new("python3");
+        python.args(["-c", program, &port]).kill_on_drop(true);
+        let output = within(python.output()).await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.stdout, b"ok\n", "{query}: {errors}");
+    }
+}
+
+/// A row of the table is as good as its test.
+#[test]
+fn the_tests_that_the_features_name_exist() {
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut named = 0;
+    let rows = include_str!("../../../docs/FEATURES.md").lines();
+    for row in rows.filter(|row| row.starts_with("| ")) {
+        // row, promise, where, test, status
+        let tests = row.split('|').nth(4).unwrap_or_default();
+        let mut file = String::new();
+        for word in tests.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                file = std::fs::read_to_string(crates.join(word)).expect(word);
+            } else {
+                named += 1;
+                let exists = file.contains(&format!("fn {word}()"));
+                assert!(exists, "there is no test {word}, in the row {row}");
+            }
+        }
+        let done = row.ends_with("| done |");
+        assert!(!done || tests.contains('`'), "done without a test: {row}");
+    }
+    assert!(named > 50, "only {named} tests are named");
+}
