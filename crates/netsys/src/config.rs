@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address;
 use crate::failure::{EXIT_CODES, Failure, Result};
+use crate::log::LogArgs;
 use crate::modes::Mode;
 use crate::{log, output};
 
@@ -68,14 +69,17 @@ pub struct Overrides {
     /// Configuration file in TOML; `netsys config --print` shows every key
     #[arg(long, value_name = "FILE", env = "NETSYS_CONFIG")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 impl Settings {
-    /// The settings that hold: `overrides` and `log` over the file over the defaults.
+    /// The settings that hold: `overrides` over the file over the defaults.
     ///
     /// # Errors
     /// Names the key that is unknown, wrong or does not fit the others, and what is allowed.
-    pub fn load(overrides: &Overrides, log: Option<&str>) -> Result<Self> {
+    pub fn load(overrides: &Overrides) -> Result<Self> {
         let mut settings = match &overrides.config {
             Some(path) => file::load(path)?,
             None => Self::default(),
@@ -89,7 +93,7 @@ impl Settings {
         if let Some(workers) = overrides.workers {
             settings.server.workers = workers;
         }
-        if let Some(log) = log {
+        if let Some(log) = overrides.log.get() {
             log.clone_into(&mut settings.log);
         }
         settings.validate()?;
@@ -141,7 +145,7 @@ pub struct ConfigArgs {
 ///
 /// # Errors
 /// What is wrong with the settings.
-pub fn run(args: &ConfigArgs, log: Option<&str>) -> Result<ExitCode> {
+pub fn run(args: &ConfigArgs) -> Result<ExitCode> {
     let overrides = match &args.check {
         Some(path) => Overrides {
             config: Some(path.clone()),
@@ -149,7 +153,7 @@ pub fn run(args: &ConfigArgs, log: Option<&str>) -> Result<ExitCode> {
         },
         None => args.overrides.clone(),
     };
-    let settings = Settings::load(&overrides, log)?;
+    let settings = Settings::load(&overrides)?;
     if let Some(path) = &args.check {
         output::line(&format!("{}: right", path.display()));
         return Ok(ExitCode::SUCCESS);

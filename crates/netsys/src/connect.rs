@@ -17,6 +17,7 @@ use network_system::config::{ClientConfig, LinkConfig};
 
 use crate::failure::{EXIT_CODES, Exit, Failure, Result};
 use crate::interval::{self, Interval};
+use crate::log::LogArgs;
 use crate::{address, log};
 use input::Input;
 use print::Printer;
@@ -87,6 +88,9 @@ pub struct ConnectArgs {
     /// Print messages as they are, without a line end behind each
     #[arg(short, long, conflicts_with_all = ["hex", "json"])]
     no_newline: bool,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What has happened so far.
@@ -124,11 +128,11 @@ impl Tally {
 ///
 /// # Errors
 /// There is no connection, it breaks, or a deadline passes.
-pub fn run(args: &ConnectArgs, log: Option<&str>) -> Result<ExitCode> {
+pub fn run(args: &ConnectArgs) -> Result<ExitCode> {
     let defaults = ClientConfig::default();
     let (_, LinkConfig { session, .. }) =
         address::parse(&args.url, &defaults.session, &defaults.socket)?;
-    log::start(log.unwrap_or(log::DEFAULT))?;
+    log::start(args.log.get().unwrap_or(log::DEFAULT))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

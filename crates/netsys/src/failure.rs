@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_line_with_the_code_and_no_cause_that_says_the_same() {
-        let error = Error::from_io("connect to", io::Error::from_raw_os_error(111));
+        let error = Error::from_io("connect to", io::ErrorKind::ConnectionRefused.into());
         let failure = Failure::from(error.peer("tcp://127.0.0.1:1"));
         assert_eq!(
             failure.to_string(),

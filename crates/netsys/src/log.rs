@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::Args;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
@@ -14,6 +15,22 @@ pub const DEFAULT: &str = "warn";
 
 const ALLOWED: &str = "a level (off, error, warn, info, debug, trace), or targets with levels, \
                        such as warn,network_system_core=debug";
+
+/// The option that says what is logged.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LogArgs {
+    /// What to log to standard error: off, error, warn, info, debug, trace, or targets with
+    /// levels, such as warn,network_system_core=debug [default: warn]
+    #[arg(long, value_name = "FILTER", env = "NETSYS_LOG")]
+    log: Option<String>,
+}
+
+impl LogArgs {
+    /// The filter that was given; an empty one is as good as none.
+    pub fn get(&self) -> Option<&str> {
+        self.log.as_deref().filter(|filter| !filter.is_empty())
+    }
+}
 
 /// Checks a filter such as `warn` or `warn,network_system_core=debug`.
 ///

@@ -32,11 +32,6 @@ Examples:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-
-    /// What to log to standard error: off, error, warn, info, debug, trace, or targets with
-    /// levels, such as warn,network_system_core=debug [default: warn]
-    #[arg(long, global = true, value_name = "FILTER", env = "NETSYS_LOG")]
-    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,14 +48,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // an empty variable is as good as none
-    let log = cli.log.as_deref().filter(|log| !log.is_empty());
-    let result = match &cli.command {
-        Command::Serve(args) => serve::run(args, log),
-        Command::Connect(args) => connect::run(args, log),
+    let result = match &Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Connect(args) => connect::run(args),
         Command::Bench(args) => return bench::run(args),
-        Command::Config(args) => config::run(args, log),
+        Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::BenchServer(args) => return bench::run_server(args),
         Command::BenchClient(args) => return bench::run_client(args),

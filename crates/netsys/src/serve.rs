@@ -63,8 +63,8 @@ pub struct ServeArgs {
 ///
 /// # Errors
 /// The settings make no sense, or the server cannot start.
-pub fn run(args: &ServeArgs, log: Option<&str>) -> Result<ExitCode> {
-    let settings = Settings::load(&args.overrides, log)?;
+pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    let settings = Settings::load(&args.overrides)?;
     log::start(&settings.log)?;
     check_files(&settings, raise_file_limit());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -146,6 +146,9 @@ impl End<'_> {
             None => !self.interactive || self.args.count.is_some(),
         };
         if !too_early {
+            if self.interactive && self.sent.is_none() {
+                eprintln!("the peer closed the connection");
+            }
             return Ok(());
         }
         let so_far = self.tally.describe(self.args.count);
