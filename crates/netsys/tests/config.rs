@@ -190,10 +190,7 @@ fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
         }
     }
     let (_, err) = ended(&config(&["--check", "/no/such.toml"]), 2);
-    assert!(
-        err.contains("could not read /no/such.toml: No such file"),
-        "{err}"
-    );
+    assert!(err.contains("could not read /no/such.toml: "), "{err}");
 }
 
 #[test]

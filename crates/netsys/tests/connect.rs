@@ -72,7 +72,7 @@ fn hexadecimal_shows_every_byte() {
 fn files_are_messages_and_come_back_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.bin");
-    let big: Vec<u8> = (0..3_000_000_u32)
+    let big: Vec<u8> = (0..500_000_u32)
         .flat_map(|n| [n as u8, (n >> 8) as u8])
         .collect();
     std::fs::write(&path, &big).unwrap();
@@ -87,14 +87,11 @@ fn files_are_messages_and_come_back_byte_for_byte() {
 
     let both = ["--file", path, "--file", "-", "--json", "--count", "2"];
     let (out, _) = ended(&server.connect(&both, b"all\nof the input"), 0);
-    assert!(out.starts_with("{\"n\":1,\"bytes\":6000000,\"hex\":\"000001000200"));
+    assert!(out.starts_with("{\"n\":1,\"bytes\":1000000,\"hex\":\"000001000200"));
     assert!(out.ends_with("{\"n\":2,\"bytes\":16,\"text\":\"all\\nof the input\"}\n"));
 
     let (_, err) = ended(&server.connect(&["--file", "/no/such/file"], b""), 1);
-    assert!(
-        err.contains("could not read /no/such/file: No such file"),
-        "{err}"
-    );
+    assert!(err.contains("could not read /no/such/file: "), "{err}");
     let small = format!("{}?max_message=100", server.url);
     let (_, err) = ended(&connect(&["--file", path, &small], b""), 1);
     assert!(err.contains("100 bytes") && err.contains("[-642]"), "{err}");

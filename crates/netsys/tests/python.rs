@@ -1,4 +1,5 @@
 //! The server and Python's standard library, which knows nothing of us: `socket` and `struct`.
+#![cfg(unix)] // elsewhere it has other names
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
 mod common;

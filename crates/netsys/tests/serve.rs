@@ -161,6 +161,7 @@ fn wrong_arguments_exit_with_2_and_say_what_is_allowed() {
     }
 }
 
+#[cfg(unix)] // for its shell
 #[test]
 fn without_json_it_says_how_to_try_it_and_that_is_true() {
     for (query, program) in [("", "python3 -c "), ("?framing=lines", "nc ")] {
