@@ -8,6 +8,8 @@ use bytes::BytesMut;
 /// What one read may bring at most: large enough that system calls do not dominate, small enough
 /// for the second-level cache.
 pub(crate) const READ: usize = 256 * 1024;
+/// The size of a page; where it is another one, alignment to this one does no harm.
+pub(crate) const PAGE: usize = 4096;
 /// A buffer that has grown beyond this is given back to the allocator.
 const KEEP: usize = 2 * READ;
 /// Buffers kept per thread: one to read, one to write, and spares for connections that wait in
