@@ -27,6 +27,9 @@ fn scaled(number: f64, space: &str) -> String {
 
 /// A duration with one unit, such as `14.5 µs`, or hours, minutes and seconds from a minute up.
 pub fn duration(duration: Duration) -> String {
+    if duration.is_zero() {
+        return "0 s".to_owned();
+    }
     let seconds = duration.as_secs_f64();
     if seconds >= 59.95 {
         let whole = seconds.round() as u64;
@@ -81,7 +84,7 @@ mod tests {
     #[test]
     fn durations_have_one_unit_up_to_a_minute() {
         for (nanoseconds, want) in [
-            (0, "0 ns"),
+            (0, "0 s"),
             (870, "870 ns"),
             (14_540, "14.5 µs"),
             (1_200_000, "1.2 ms"),

@@ -263,7 +263,7 @@ fn one_line(s: &Statistics) -> String {
     if s.messages_dropped > 0 {
         line += &format!(" | {} dropped", count(s.messages_dropped as f64));
     }
-    line + &format!(" | {}", duration(s.uptime))
+    line + &format!(" | {}", duration(Duration::from_secs(s.uptime.as_secs())))
 }
 
 /// What the server has done in its life.
@@ -301,11 +301,11 @@ mod tests {
         statistics.bytes_in_per_second = 83_900_000.0;
         assert_eq!(
             one_line(&statistics),
-            "1 connection | in 1.23M/s 83.9 MB/s | out 0/s 0 B/s | 0 ns"
+            "1 connection | in 1.23M/s 83.9 MB/s | out 0/s 0 B/s | 0 s"
         );
         statistics.messages_dropped = 3;
         statistics.latency.count = 1;
-        assert!(one_line(&statistics).ends_with("| p50 0 ns p99 0 ns | 3 dropped | 0 ns"));
+        assert!(one_line(&statistics).ends_with("| p50 0 s p99 0 s | 3 dropped | 0 s"));
     }
 
     #[test]
