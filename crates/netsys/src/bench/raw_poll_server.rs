@@ -48,7 +48,7 @@ pub fn run(
         }
         for event in &events {
             if event.token() == LISTENER {
-                server.accept(&listener).context("cannot accept")?;
+                server.accept(&mut listener).context("cannot accept")?;
             } else {
                 server.handle(event);
             }
@@ -63,18 +63,22 @@ struct Server {
 }
 
 impl Server {
-    fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
-        loop {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            stream.set_nodelay(true)?;
-            let entry = self.lines.vacant_entry();
-            let token = Token(entry.key());
-            entry.insert((Line::new(stream, token, &self.registry)?, Tally::default()));
+    /// Accepts one connection and looks again for others: asking the listener until it has none
+    /// left would cost a whole socket, made and thrown away, for each connection.
+    fn accept(&mut self, listener: &mut TcpListener) -> io::Result<()> {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nodelay(true)?;
+                let entry = self.lines.vacant_entry();
+                let token = Token(entry.key());
+                let line = Line::new(stream, token, &self.registry)?;
+                entry.insert((line, Tally::default()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
+        self.registry
+            .reregister(listener, LISTENER, Interest::READABLE)
     }
 
     fn handle(&mut self, event: &Event) {
