@@ -303,7 +303,8 @@ impl Outbox {
     /// For the owner: lets nothing more in, and moves what is inside behind `into`.
     pub(crate) fn close(&self, reason: &CloseReason, into: &mut OutQueue) {
         let mut state = lock(&self.state);
-        state.closed.get_or_insert_with(|| reason.clone());
+        // the last reason is the final one: a shutdown may turn into a cut
+        state.closed = Some(reason.clone());
         into.append(&mut state.queue, usize::MAX);
         self.queued.store(0, Ordering::Release);
         let waiting: Vec<Waker> = state
