@@ -1,7 +1,8 @@
 //! `netsys bench`: measures an implementation against raw sockets and proves every delivery.
 //!
 //! `plan` turns options into cases, `orchestrate` runs a server and a client process for each
-//! round of each case (`child`, `roles`), `raw_*` are the reference programs, `verify` knows what
+//! round of each case (`child`, `roles`), `raw_*` are the reference programs, `ours_*`
+//! the same with this library, `verify` knows what
 //! a message looks like, and `report` and `chart` show the result.
 
 mod chart;
@@ -9,6 +10,8 @@ mod child;
 mod error;
 mod machine;
 mod orchestrate;
+mod ours_client;
+mod ours_server;
 mod plan;
 mod progress;
 mod raw_client;

@@ -16,7 +16,7 @@ use super::error::{Context, Error, Result};
 use super::plan::{Case, Workload};
 use super::statistics::{Latencies, Percentiles};
 use super::verify::{MAX_SIZE, Pattern};
-use super::{machine, raw_client, raw_server};
+use super::{machine, ours_client, ours_server, raw_client, raw_server};
 
 /// Whose code runs in a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -24,6 +24,8 @@ use super::{machine, raw_client, raw_server};
 pub enum Implementation {
     /// Plain sockets: the ceiling that everything else is compared with
     Raw,
+    /// This library at handler level, every default limit and statistics on
+    Ours,
 }
 
 impl Implementation {
@@ -31,18 +33,21 @@ impl Implementation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Ours => "ours",
         }
     }
 
     fn serve(self, args: &ServerArgs) -> Result<()> {
         match self {
             Self::Raw => raw_server::run(args),
+            Self::Ours => ours_server::run(args),
         }
     }
 
     fn load(self, args: &ClientArgs) -> Result<Outcome> {
         match self {
             Self::Raw => raw_client::run(args),
+            Self::Ours => ours_client::run(args),
         }
     }
 }

@@ -1,0 +1,327 @@
+//! Our client in a measurement: the handler-level API for everything that is under load. Workloads
+//! that open connections one after another use the coroutine level.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use network_system::{Backoff, Client, Connection, Handler, Message, Session};
+use tokio::sync::mpsc;
+
+use super::error::{Error, Result};
+use super::ours_server::{failed, runtime};
+use super::plan::Workload;
+use super::raw_client::MOST_CONNECTS;
+use super::raw_frames::closed;
+use super::roles::{ClientArgs, Outcome, Stopwatch, hold, publish};
+use super::statistics::{Flight, Latencies};
+use super::verify::{COUNT, ECHO, Pattern, Tally, request, set_sequence};
+
+/// A stream hands over this many bytes before it lets them be written: as raw, which writes from
+/// a buffer of this size.
+const PIECE: usize = 256 * 1024;
+
+/// Runs the workload of `args`.
+pub fn run(args: &ClientArgs) -> Result<Outcome> {
+    runtime()?.block_on(async {
+        match args.workload {
+            Workload::Stream => stream(args).await,
+            Workload::Echo | Workload::Ping | Workload::Many => echo(args).await,
+            Workload::Connect => connect(args).await,
+            Workload::Idle => idle(args).await,
+        }
+    })
+}
+
+/// What a handler says to the main task: nothing at its end, or what failed.
+type Report<T> = mpsc::UnboundedSender<Result<T>>;
+
+fn client<H: Handler>(args: &ClientArgs, handler: H) -> Result<Client> {
+    let builder = Client::builder(&args.url).reconnect(Backoff::never());
+    builder.handler(handler).start().map_err(failed)
+}
+
+/// Reports the end of a connection that had not finished.
+fn lost<T>(report: &Report<T>, reason: &network_system::CloseReason) {
+    let _ = report.send(Err(Error::Failed(format!(
+        "the connection ended: {reason}"
+    ))));
+}
+
+struct Streamer {
+    pattern: Pattern,
+    span: Duration,
+    /// What was sent so far and since when; `None` before the server has shown that it counts.
+    sent: Mutex<Option<(u64, Stopwatch)>>,
+    report: Report<Outcome>,
+}
+
+impl Streamer {
+    /// Sends for the time of the measurement; how many messages.
+    async fn fill(&self, session: &Session, watch: &Stopwatch) -> network_system::Result<u64> {
+        let mut bytes = self.pattern.message().to_vec();
+        let piece = (PIECE / (bytes.len() + 4)).max(1);
+        let mut sent = 0;
+        while watch.now() < self.span {
+            for _ in 0..piece {
+                set_sequence(&mut bytes, sent);
+                session.send(&Message::copy_from(&bytes)).await?;
+                sent += 1;
+            }
+            // between pieces the connection writes
+            tokio::task::yield_now().await;
+        }
+        Ok(sent)
+    }
+
+    fn answered(&self, message: &[u8], sent: u64, watch: &Stopwatch) -> Result<Outcome> {
+        let tally = Tally::from_answer(message)?;
+        tally.confirm(&self.pattern, sent)?;
+        watch.stop(sent, self.pattern.total(sent), tally.checksum, None)
+    }
+}
+
+impl Handler for Streamer {
+    async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
+        // a server that does not count is found now and not when both ends are full of messages
+        session.send(request()).await
+    }
+
+    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
+        let started = guard(&self.sent).take();
+        if let Some((sent, watch)) = started {
+            let _ = self.report.send(self.answered(message, sent, &watch));
+            return Ok(());
+        }
+        if let Err(error) = Tally::from_answer(message).and_then(|t| t.confirm(&self.pattern, 0)) {
+            let _ = self.report.send(Err(error));
+            return Ok(());
+        }
+        let watch = Stopwatch::start();
+        let sent = self.fill(session, &watch).await?;
+        *guard(&self.sent) = Some((sent, watch));
+        session.send(request()).await
+    }
+
+    async fn on_disconnect(&self, _: &Session, reason: &network_system::CloseReason) {
+        lost(&self.report, reason);
+    }
+
+    fn on_error(&self, _: Option<&Session>, error: &network_system::Error) {
+        let _ = self.report.send(Err(failed(error.clone())));
+    }
+}
+
+async fn stream(args: &ClientArgs) -> Result<Outcome> {
+    let (report, mut reports) = mpsc::unbounded_channel();
+    let pattern = Pattern::new(COUNT, args.size)?;
+    let sent = Mutex::new(None);
+    let _client = client(
+        args,
+        Streamer {
+            pattern,
+            span: args.span(),
+            sent,
+            report,
+        },
+    )?;
+    reports.recv().await.unwrap_or_else(|| Err(closed()))
+}
+
+/// What all connections of a load share.
+struct Load {
+    pattern: Pattern,
+    window: u64,
+    span: Duration,
+    /// The clock is read once for this many messages of a connection, at most eight times per
+    /// window: raw reads it once for each read, and one reading costs as much as half a message.
+    clock_every: u64,
+    watch: Stopwatch,
+    latencies: Mutex<Latencies>,
+    report: Report<Done>,
+}
+
+/// A connection that has everything back.
+struct Done {
+    messages: u64,
+    received: u64,
+}
+
+/// One connection of a load.
+struct Echoer {
+    load: Arc<Load>,
+    state: Mutex<Conversation>,
+}
+
+struct Conversation {
+    next: u64,
+    end: u64,
+    received: u64,
+    now: Duration,
+    flight: Flight,
+    bytes: Vec<u8>,
+}
+
+impl Echoer {
+    /// Checks a message that came back; the one to send for it, if any.
+    #[inline]
+    fn turn(&self, message: &[u8]) -> Result<Option<Message>> {
+        let load = &*self.load;
+        let mut state = guard(&self.state);
+        let state = &mut *state;
+        let sum = load.pattern.check(message, state.next)?;
+        state.received = state.received.wrapping_add(sum);
+        if state.next.is_multiple_of(load.clock_every) {
+            state.now = load.watch.now();
+            let latencies = &mut guard(&load.latencies);
+            state.flight.arrived(state.next + 1, state.now, latencies);
+            if state.now < load.span {
+                state.flight.left(state.end + load.clock_every, state.now);
+            }
+        }
+        state.next += 1;
+        if state.now < load.span {
+            set_sequence(&mut state.bytes, state.end);
+            state.end += 1;
+            return Ok(Some(Message::copy_from(&state.bytes)));
+        }
+        if state.next == state.end {
+            let latencies = &mut guard(&load.latencies);
+            state.flight.arrived(state.end, load.watch.now(), latencies);
+            let done = Done {
+                messages: state.end,
+                received: state.received,
+            };
+            let _ = load.report.send(Ok(done));
+        }
+        Ok(None)
+    }
+}
+
+impl Handler for Echoer {
+    async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
+        let load = &*self.load;
+        let mut bytes = load.pattern.message().to_vec();
+        {
+            let mut state = guard(&self.state);
+            state.end = load.window;
+            state.bytes.clone_from(&bytes);
+            state.flight.left(load.window, load.watch.now());
+        }
+        for sequence in 0..load.window {
+            set_sequence(&mut bytes, sequence);
+            session.send(&Message::copy_from(&bytes)).await?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
+        match self.turn(message) {
+            Ok(Some(next)) => session.send(&next).await,
+            Ok(None) => Ok(()),
+            Err(error) => {
+                let _ = self.load.report.send(Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_disconnect(&self, _: &Session, reason: &network_system::CloseReason) {
+        lost(&self.load.report, reason);
+    }
+
+    fn on_error(&self, _: Option<&Session>, error: &network_system::Error) {
+        let _ = self.load.report.send(Err(failed(error.clone())));
+    }
+}
+
+async fn echo(args: &ClientArgs) -> Result<Outcome> {
+    let (report, mut reports) = mpsc::unbounded_channel();
+    let window = args.window as u64;
+    let load = Arc::new(Load {
+        pattern: Pattern::new(ECHO, args.size)?,
+        window,
+        span: args.span(),
+        clock_every: (window / 8).max(1),
+        watch: Stopwatch::start(),
+        latencies: Mutex::new(Latencies::new()?),
+        report,
+    });
+    let mut clients = Vec::with_capacity(args.connections);
+    for _ in 0..args.connections {
+        let state = Mutex::new(Conversation {
+            next: 0,
+            end: 0,
+            received: 0,
+            now: Duration::ZERO,
+            flight: Flight::default(),
+            bytes: Vec::new(),
+        });
+        clients.push(client(
+            args,
+            Echoer {
+                load: load.clone(),
+                state,
+            },
+        )?);
+    }
+    let (mut messages, mut sent, mut received) = (0, 0u64, 0u64);
+    for _ in &clients {
+        let done = reports.recv().await.unwrap_or_else(|| Err(closed()))?;
+        messages += done.messages;
+        sent = sent.wrapping_add(load.pattern.total(done.messages));
+        received = received.wrapping_add(done.received);
+    }
+    let latencies = guard(&load.latencies);
+    load.watch.stop(messages, sent, received, Some(&latencies))
+}
+
+async fn connect(args: &ClientArgs) -> Result<Outcome> {
+    let pattern = Pattern::new(ECHO, args.size)?;
+    let mut latencies = Latencies::new()?;
+    let (span, watch) = (args.span(), Stopwatch::start());
+    let (mut count, mut received, mut last) = (0, 0u64, Duration::ZERO);
+    while last < span && count < MOST_CONNECTS {
+        let (_, sum) = once(args, &pattern).await?;
+        received = received.wrapping_add(sum);
+        let now = watch.now();
+        latencies.add(now.saturating_sub(last), 1);
+        last = now;
+        count += 1;
+    }
+    let sent = pattern.total(1).wrapping_mul(count);
+    watch.stop(count, sent, received, Some(&latencies))
+}
+
+async fn idle(args: &ClientArgs) -> Result<Outcome> {
+    let pattern = Pattern::new(ECHO, args.size)?;
+    let watch = Stopwatch::start();
+    let mut open = Vec::with_capacity(args.connections);
+    let mut received = 0u64;
+    for _ in 0..args.connections {
+        let (connection, sum) = once(args, &pattern).await?;
+        received = received.wrapping_add(sum);
+        open.push(connection);
+    }
+    let count = open.len() as u64;
+    let sent = pattern.total(1).wrapping_mul(count);
+    publish(&watch.stop(count, sent, received, None)?)?;
+    // `open` lives until the process ends
+    hold()
+}
+
+/// Connects, sends message 0 and checks its echo.
+async fn once(args: &ClientArgs, pattern: &Pattern) -> Result<(Connection, u64)> {
+    let mut connection = network_system::connect(&args.url).await.map_err(failed)?;
+    connection.send(pattern.message()).await.map_err(failed)?;
+    let back = connection
+        .receive()
+        .await
+        .map_err(failed)?
+        .ok_or_else(closed)?;
+    Ok((connection, pattern.check(&back, 0)?))
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

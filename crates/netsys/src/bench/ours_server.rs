@@ -1,0 +1,89 @@
+//! Our server in a measurement: the handler-level API, every default limit and statistics on.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use network_system::{CloseReason, Handler, Message, Server, Session};
+
+use super::error::{Context, Error, Result};
+use super::roles::{ServerArgs, ready};
+use super::verify::{COUNT, ECHO, Tally};
+
+/// Serves until the process ends.
+pub fn run(args: &ServerArgs) -> Result<()> {
+    runtime()?.block_on(async {
+        let server = Server::builder().listen(&args.listen).handler(Counting);
+        let server = server.start().await.map_err(failed)?;
+        let local = server.listening().first();
+        ready(&local.map(ToString::to_string).unwrap_or_default())?;
+        std::future::pending::<()>().await;
+        drop(server);
+        Ok(())
+    })
+}
+
+/// One thread, as the raw programs have.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+/// An error of ours as one of the benchmark.
+pub fn failed(error: network_system::Error) -> Error {
+    Error::Failed(error.to_string())
+}
+
+/// Sends messages back, or counts them, as their first byte says.
+struct Counting;
+
+/// The tallies of this thread's connections; the one that counted last stands outside of the map.
+#[derive(Default)]
+struct Tallies {
+    id: u64,
+    current: Tally,
+    others: HashMap<u64, Tally>,
+}
+
+thread_local! {
+    static TALLIES: RefCell<Tallies> = RefCell::default();
+}
+
+impl Tallies {
+    /// The tally of one connection.
+    #[inline]
+    fn of(&mut self, id: u64) -> &mut Tally {
+        if id != self.id {
+            let next = self.others.remove(&id).unwrap_or_default();
+            let before = std::mem::replace(&mut self.current, next);
+            self.others
+                .insert(std::mem::replace(&mut self.id, id), before);
+        }
+        &mut self.current
+    }
+}
+
+impl Handler for Counting {
+    #[inline]
+    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
+        match message.first() {
+            Some(&ECHO) => session.send(message).await,
+            Some(&COUNT) => {
+                TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).add(message));
+                Ok(())
+            }
+            _ => {
+                let answer = TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).answer());
+                session.send(answer).await
+            }
+        }
+    }
+
+    async fn on_disconnect(&self, session: &Session, _: &CloseReason) {
+        TALLIES.with_borrow_mut(|tallies| {
+            *tallies.of(session.id()) = Tally::default();
+            tallies.others.remove(&session.id());
+        });
+    }
+}
