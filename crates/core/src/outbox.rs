@@ -1,8 +1,12 @@
 //! The outbox of one session: any task or thread puts messages in, the connection's own task takes
 //! them all out. One wake-up per batch; bounded in bytes.
 
+#[cfg(not(network_system_loom))]
+use std::sync::atomic::fence;
 use std::task::{Poll, Waker};
 
+#[cfg(network_system_loom)]
+use loom::sync::atomic::fence;
 use slab::Slab;
 
 use crate::close::CloseReason;
@@ -223,8 +227,9 @@ impl Outbox {
         }
         // first in line, then the look: the owner does it the other way round, so one of the two
         // always sees the other
-        self.waiters.store(state.waiting.len(), Ordering::SeqCst);
-        let owned = own.unwrap_or_else(|| self.owned.load(Ordering::SeqCst));
+        self.waiters.store(state.waiting.len(), Ordering::Release);
+        fence(Ordering::SeqCst);
+        let owned = own.unwrap_or_else(|| self.owned.load(Ordering::Acquire));
         if !self.has_room(state.queue.bytes() + owned, size) {
             return Poll::Pending;
         }
@@ -272,7 +277,9 @@ impl Outbox {
     /// For the owner: says how much it has taken and not written yet; lets senders go on when
     /// there is room.
     pub(crate) fn set_owned(&self, bytes: usize) {
-        self.owned.store(bytes, Ordering::SeqCst);
+        self.owned.store(bytes, Ordering::Release);
+        // pairs with the one in `poll_room`; a fence, since loom does not model `SeqCst` accesses
+        fence(Ordering::SeqCst);
         if self.has_waiters() {
             self.release();
         }
