@@ -38,6 +38,11 @@ const READ_AHEAD_MESSAGES: usize = 1024;
 /// What the owner takes from an outbox at once where the oldest messages may be dropped: what it
 /// has taken can no longer be.
 const DROPPABLE_BATCH: usize = 64 * 1024;
+/// How long a connection whose peer sends without end keeps its thread, before the others there have
+/// their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// Messages after which to look at the time within a batch.
+const STEPS: u32 = 64;
 /// How long a connection that this side closed waits for the peer to close too. Closing a socket
 /// with unread input resets it, and a reset can destroy what was written before.
 const LINGER: Duration = Duration::from_secs(1);
@@ -56,6 +61,11 @@ pub(crate) struct Driver<L, H> {
     /// When the batch that is being handled was read.
     batch_since: Instant,
     batch_messages: u64,
+    /// When this connection's turn on its thread began, and what it has done since.
+    turn_since: Instant,
+    steps: u32,
+    /// Whether it has waited since, which starts another turn.
+    waited: bool,
     bytes_seen: u64,
     /// Bytes held, as the outbox was told.
     owned: usize,
@@ -86,6 +96,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             ahead_bytes: 0,
             batch_since: Instant::now(),
             batch_messages: 0,
+            turn_since: Instant::now(),
+            steps: 0,
+            waited: false,
             bytes_seen: 0,
             owned: 0,
             clogged: false,
@@ -144,6 +157,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// was decoded to while it is handled, since each move of it costs as much as the handler.
     async fn serve(&mut self, session: &Session, handler: &H) -> CloseReason {
         loop {
+            self.steps = self.steps.wrapping_add(1);
+            if self.steps.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
+                self.pause().await;
+            }
             let taken = match self.envelope {
                 None => self.link.take(),
                 Some(_) => match self.next_enveloped() {
@@ -159,7 +176,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
             let message = match &taken {
                 Ok(Some(message)) => message,
                 Ok(None) => match poll_fn(|cx| self.poll_batch(cx)).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        if self.is_turn_over(self.batch_since) {
+                            self.pause().await;
+                        }
+                        continue;
+                    }
                     Err(reason) => return reason,
                 },
                 Err(error) => return CloseReason::from_error(error.clone()),
@@ -178,6 +200,22 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Err(reason) => return reason,
             }
         }
+    }
+
+    fn is_turn_over(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.waited) {
+            self.turn_since = now;
+        }
+        now.saturating_duration_since(self.turn_since) >= TURN
+    }
+
+    /// Lets the other connections of this thread have their turn.
+    #[cold]
+    async fn pause(&mut self) {
+        // an error shows at the next write again
+        poll_fn(|cx| Poll::Ready(self.poll_write(cx).is_ready())).await;
+        tokio::task::yield_now().await;
+        self.turn_since = Instant::now();
     }
 
     /// The next message that has arrived already, on a connection with an envelope.
@@ -300,6 +338,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(CloseReason::from_error(error))),
             Poll::Pending => {}
         }
+        self.waited = true;
         self.poll_clock(cx).map(Err)
     }
 
@@ -307,6 +346,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// useful. Ready when the call is to be abandoned.
     #[cold]
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.waited = true;
         let written = self.poll_write(cx);
         if let Some(Command::Cut(reason)) = &self.command {
             return Poll::Ready(reason.clone());
