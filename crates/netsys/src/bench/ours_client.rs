@@ -64,7 +64,7 @@ impl Streamer {
         while watch.now() < self.span {
             for _ in 0..piece {
                 set_sequence(&mut bytes, sent);
-                session.send(&Message::copy_from(&bytes)).await?;
+                session.send(Message::copy_from(&bytes)).await?;
                 sent += 1;
             }
             // between pieces the connection writes
@@ -209,7 +209,7 @@ impl Handler for Echoer {
         }
         for sequence in 0..load.window {
             set_sequence(&mut bytes, sequence);
-            session.send(&Message::copy_from(&bytes)).await?;
+            session.send(Message::copy_from(&bytes)).await?;
         }
         Ok(())
     }
