@@ -117,7 +117,7 @@ step_fuzz() {
     PROPTEST_CASES="${PROPTEST_CASES:-20000}" \
         BOLERO_RANDOM_TEST_TIME_MS="${BOLERO_RANDOM_TEST_TIME_MS:-60000}" \
         BOLERO_RANDOM_ITERATIONS="${BOLERO_RANDOM_ITERATIONS:-1000000000}" \
-        cargo test --package network-system-wire --tests --locked --no-fail-fast
+        cargo test --package network-system-wire --package network-system-fuzz --tests --locked --no-fail-fast
 }
 
 # miri: undefined behaviour in the codecs. It interprets, so the generated tests get few inputs; they
