@@ -129,19 +129,17 @@ impl Outbox {
     /// Puts in a message and drops the oldest ones until it fits; how many were dropped.
     pub(crate) fn put_dropping(
         &self,
-        size: usize,
         push: impl FnOnce(&mut OutQueue) -> Result<()>,
     ) -> Result<u64, Refused> {
         let mut dropped = 0;
-        self.put_with(push, |outbox, state| {
-            let owned = outbox.owned.load(Ordering::Relaxed);
-            while !outbox.has_room(state.queue.bytes() + owned, size)
-                && state.queue.drop_oldest().is_some()
-            {
-                dropped += 1;
-            }
-            true
-        })?;
+        let push_first = |queue: &mut OutQueue| {
+            // a message that cannot be sent costs the others nothing
+            push(queue)?;
+            let owned = self.owned.load(Ordering::Relaxed);
+            dropped = queue.drop_to(self.high.saturating_sub(owned));
+            Ok(())
+        };
+        self.put_with(push_first, |_, _| true)?;
         Ok(dropped)
     }
 

@@ -362,6 +362,20 @@ impl OutQueue {
         dropped
     }
 
+    /// Drops the oldest messages, but never the newest, until at most `most` bytes are queued; how
+    /// many were dropped.
+    pub(crate) fn drop_to(&mut self, most: usize) -> u64 {
+        let mut dropped = 0;
+        // one that is partly written stays
+        while self.bytes > most
+            && self.messages > 1 + usize::from(self.partial > 0)
+            && self.drop_oldest().is_some()
+        {
+            dropped += 1;
+        }
+        dropped
+    }
+
     /// The first bytes as slices for one vectored write; how many slices were filled.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let mut n = 0;

@@ -486,17 +486,17 @@ impl Session {
         };
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
-            let room = shared.outbox.has_room(queue.bytes(), frame.len());
-            if room {
+            if shared.outbox.has_room(queue.bytes(), frame.len()) {
                 queue.push_encoded(frame);
+                return true;
             }
-            room
+            self.push_dropping(queue, push).unwrap_or(false)
         });
         match own {
             Some(taken) => taken,
             None if shared.policy == OverflowPolicy::DropOldest => shared
                 .outbox
-                .put_dropping(frame.len(), push)
+                .put_dropping(push)
                 .map(|n| self.count_dropped(n))
                 .is_ok(),
             None => shared.outbox.put(frame.len(), push).is_ok(),
@@ -533,17 +533,26 @@ impl Session {
     /// has to wait or fail.
     #[inline(never)]
     fn offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
+        match self.try_offer(header, message) {
+            Ok(false) => self.full(),
+            result => result,
+        }
+    }
+
+    /// Queues the message if there is room, or if the policy makes room.
+    #[inline]
+    fn try_offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
         let shared = &*self.0;
         let size = message.len() + HEADER;
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
-            if !shared.outbox.has_room(queue.bytes(), size) && !self.drop_oldest_own(queue, size) {
-                return Ok(false);
+            let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+            if !shared.outbox.has_room(queue.bytes(), size) {
+                return self.push_dropping(queue, push);
             }
-            queue.push(&shared.encoding, header, message).map(|()| true)
+            push(queue).map(|()| true)
         });
         match own {
-            Some(Ok(false)) => self.full(),
             Some(result) => result,
             None => self.offer_foreign(header, message, size),
         }
@@ -561,16 +570,21 @@ impl Session {
         let result = if shared.policy == OverflowPolicy::DropOldest {
             shared
                 .outbox
-                .put_dropping(size, push)
+                .put_dropping(push)
                 .map(|dropped| self.count_dropped(dropped))
         } else {
             shared.outbox.put(size, push)
         };
         match result {
             Ok(()) => Ok(true),
-            Err(Refused::Full) => self.full(),
+            Err(Refused::Full) => Ok(false),
             Err(Refused::Error(error)) => Err(error),
         }
+    }
+
+    /// Queues a message for all, which is not encoded yet; `false` when there was no room.
+    pub(crate) fn send_unencoded(&self, message: &Message) -> Result<bool> {
+        self.try_offer(self.data_header(), message)
     }
 
     #[cold]
@@ -588,17 +602,20 @@ impl Session {
         }
     }
 
+    /// What the policy says about a message of the session's own task that finds no room: `false`
+    /// unless the oldest go.
     #[cold]
-    fn drop_oldest_own(&self, queue: &mut OutQueue, size: usize) -> bool {
+    fn push_dropping(
+        &self,
+        queue: &mut OutQueue,
+        push: impl FnOnce(&mut OutQueue) -> Result<()>,
+    ) -> Result<bool> {
         if self.0.policy != OverflowPolicy::DropOldest {
-            return false;
+            return Ok(false);
         }
-        let mut dropped = 0;
-        while !self.0.outbox.has_room(queue.bytes(), size) && queue.drop_oldest().is_some() {
-            dropped += 1;
-        }
-        self.count_dropped(dropped);
-        self.0.outbox.has_room(queue.bytes(), size)
+        push(queue)?;
+        self.count_dropped(queue.drop_to(self.0.outbox.high()));
+        Ok(true)
     }
 
     /// Waits for room in the outbox.

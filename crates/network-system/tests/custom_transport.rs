@@ -217,3 +217,88 @@ async fn errors_of_accept_are_reported_and_accepting_goes_on() {
     assert!(!session.is_closed());
     within(client.close(Duration::from_secs(5))).await;
 }
+
+/// A broadcast tells what it did, whatever the policy, and whoever sends it.
+#[tokio::test]
+async fn broadcasts_to_a_sink_that_is_held_up() {
+    const COUNT: u64 = 200;
+    for (policy, from_handler) in [
+        (OverflowPolicy::Wait, false),
+        (OverflowPolicy::Reject, false),
+        (OverflowPolicy::DropNewest, false),
+        (OverflowPolicy::DropNewest, true),
+        (OverflowPolicy::DropOldest, false),
+        (OverflowPolicy::DropOldest, true),
+        (OverflowPolicy::Close, false),
+    ] {
+        let name = format!("broadcast-{policy:?}-{from_handler}").to_lowercase();
+        let address = format!("pipe://{name}");
+        let (reported, mut reports) = mpsc::unbounded_channel();
+        let all = std::sync::Arc::new(std::sync::OnceLock::<
+            std::sync::Weak<network_system_core::Server<Pipes>>,
+        >::new());
+        let table = all.clone();
+        let broadcast = move |server: &network_system_core::Server<Pipes>| {
+            let send = |n: u64| {
+                server
+                    .sessions()
+                    .broadcast([&[n as u8][..], &[0; 999]].concat())
+            };
+            let _ = reported.send((0..COUNT).map(send).collect::<Vec<_>>());
+        };
+        let from_outside = broadcast.clone();
+        let server = Server::builder()
+            .transports(Pipes)
+            .listen(&address)
+            .outbox(20_000, 5000)
+            .overflow(policy)
+            .on_message(move |_, _| {
+                let server = table.get().and_then(std::sync::Weak::upgrade).unwrap();
+                broadcast(&server);
+                async {}
+            })
+            .start()
+            .await
+            .unwrap();
+        let server = std::sync::Arc::new(server);
+        all.set(std::sync::Arc::downgrade(&server)).unwrap();
+        let (client, mut came) = client(&address).await;
+        let session = only_session(server.sessions()).await;
+        pipes::gate(&name).shut();
+        if from_handler {
+            client.send("go").await.unwrap();
+        } else {
+            from_outside(&server);
+        }
+        let reports = within(reports.recv()).await.unwrap();
+        let sum = |of: fn(&network_system::BroadcastReport) -> usize| {
+            reports.iter().map(of).sum::<usize>() as u64
+        };
+        let (queued, full) = (sum(|report| report.queued), sum(|report| report.full));
+        assert_eq!(
+            (queued + full, sum(|report| report.failed)),
+            (COUNT, 0),
+            "{name}"
+        );
+        pipes::gate(&name).open();
+        if policy == OverflowPolicy::Close {
+            within(session.ended()).await;
+            assert!(full > 0 && server.statistics().connections_ended["overflow"] == 1);
+            continue;
+        }
+        let dropped = session.statistics().messages_dropped;
+        let mut last = None;
+        for _ in 0..COUNT - dropped {
+            last = Some(within(came.recv()).await.unwrap()[0]);
+        }
+        match policy {
+            OverflowPolicy::DropOldest => {
+                assert_eq!((full, last), (0, Some(COUNT as u8 - 1)), "{name}");
+                assert!(dropped > COUNT / 2);
+            }
+            _ => assert_eq!(dropped, full, "{name}"),
+        }
+        eventually("nothing is left", || session.queued_bytes() == 0).await;
+        assert!(came.try_recv().is_err());
+    }
+}

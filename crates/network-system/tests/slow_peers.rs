@@ -377,3 +377,44 @@ async fn a_message_larger_than_the_outbox() {
         assert_eq!(session.statistics().messages_dropped, 0);
     }
 }
+
+/// Making room for a message that cannot be sent at all must not cost those that wait.
+#[tokio::test]
+async fn a_message_that_cannot_be_sent_drops_no_other() {
+    let mut settings = config(OverflowPolicy::DropOldest);
+    settings.session.max_message = 100_000;
+    let (told, mut done) = mpsc::unbounded_channel();
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .config(settings)
+        .on_message(move |session, _| {
+            // in the handler, and from outside of it
+            let fill = |session: &Session| {
+                while session.queued_bytes() < HIGH - 2 * SIZE {
+                    session.try_send(vec![0; SIZE]).unwrap();
+                }
+                let before = (
+                    session.queued_bytes(),
+                    session.statistics().messages_dropped,
+                );
+                let error = session.try_send(vec![0; 100_001]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+                let after = (
+                    session.queued_bytes(),
+                    session.statistics().messages_dropped,
+                );
+                assert_eq!(after, before);
+            };
+            fill(&session);
+            let other = session.clone();
+            std::thread::spawn(move || fill(&other)).join().unwrap();
+            let _ = told.send(());
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut stream = dial(&server).await;
+    stream.write_all(&common::frame(b"go")).await.unwrap();
+    within(done.recv()).await.unwrap();
+}

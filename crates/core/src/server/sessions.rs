@@ -114,9 +114,8 @@ impl Sessions {
         for session in self.all().iter().filter(|session| wanted(session)) {
             let queued = match encoded.of(session, &message) {
                 Some(frame) => session.send_encoded(&frame),
-                None => match session.try_send(message.clone()) {
-                    Ok(()) => true,
-                    Err(error) if error.is_full() => false,
+                None => match session.send_unencoded(&message) {
+                    Ok(queued) => queued,
                     Err(_) => {
                         report.failed += 1;
                         continue;

@@ -80,14 +80,14 @@ fn control_messages_always_fit() {
 fn the_oldest_are_dropped_until_the_new_one_fits() {
     let outbox = Outbox::new(10, 5, true);
     for want in [0, 0, 0] {
-        assert_eq!(outbox.put_dropping(3, push(3)).ok(), Some(want));
+        assert_eq!(outbox.put_dropping(push(3)).ok(), Some(want));
     }
-    assert_eq!(outbox.put_dropping(5, push(5)).ok(), Some(2));
+    assert_eq!(outbox.put_dropping(push(5)).ok(), Some(2));
     assert_eq!(outbox.bytes(), 8);
     // what the owner has taken cannot be dropped any more, and does not stop the new one
     let mut queue = OutQueue::new(true);
     take_all(&outbox, &mut queue);
-    assert_eq!(outbox.put_dropping(9, push(9)).ok(), Some(0));
+    assert_eq!(outbox.put_dropping(push(9)).ok(), Some(0));
     assert_eq!((queue.messages(), outbox.foreign_bytes()), (2, 9));
 }
 
@@ -150,7 +150,7 @@ fn close_hands_back_what_is_inside_and_fails_every_sender() {
     assert!(matches!(room, Poll::Ready(Err(_))));
     assert!(matches!(outbox.put(1, push(1)), Err(Refused::Error(_))));
     assert!(outbox.put_control(push(1)).is_err());
-    assert!(outbox.put_dropping(1, push(1)).is_err());
+    assert!(outbox.put_dropping(push(1)).is_err());
     assert_eq!(outbox.foreign_bytes(), 0);
 }
 
