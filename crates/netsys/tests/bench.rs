@@ -9,7 +9,7 @@ use std::thread;
 use serde_json::Value;
 
 /// The peers that a comparison consists of.
-const PEERS: &[&str] = &["raw"];
+const PEERS: &[&str] = &["raw", "ours"];
 
 fn netsys(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netsys"));
