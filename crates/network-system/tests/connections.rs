@@ -3,139 +3,15 @@
 
 mod common;
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use common::scripted::Scripted;
 use common::{echo, frame, read_frame, within};
-use network_system::config::LinkConfig;
 use network_system::wire::{Codec, Decoded, Frame, Payload, WireError};
-use network_system::{
-    Connection, Endpoint, ErrorKind, Framing, LinkInfo, Server, StreamLink, ZERO_COPY,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use network_system::{Connection, ErrorKind, Framing, Server, ZERO_COPY};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-
-/// A stream whose input the test provides, and which records every write.
-#[derive(Clone, Default)]
-struct Scripted(Arc<Mutex<Script>>);
-
-#[derive(Default)]
-struct Script {
-    input: VecDeque<u8>,
-    ended: bool,
-    writes: Vec<Write>,
-    /// Bytes that a write may take; `None` for any number.
-    room: Option<usize>,
-    waker: Option<Waker>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Write {
-    bytes: Vec<u8>,
-    /// Where its slices were in memory.
-    slices: Vec<(usize, usize)>,
-}
-
-impl Scripted {
-    fn with<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
-        let mut script = self.0.lock().unwrap();
-        let result = change(&mut script);
-        if let Some(waker) = script.waker.take() {
-            waker.wake();
-        }
-        result
-    }
-
-    fn give(&self, bytes: &[u8]) {
-        self.with(|script| script.input.extend(bytes));
-    }
-
-    fn end(&self) {
-        self.with(|script| script.ended = true);
-    }
-
-    fn writes(&self) -> Vec<Write> {
-        self.with(|script| std::mem::take(&mut script.writes))
-    }
-
-    fn connect(&self, framing: Framing) -> network_system_core::Connection<StreamLink<Self>> {
-        let mut config = LinkConfig::default();
-        config.session.framing = framing.clone();
-        let end = || Endpoint::Other("script".to_owned());
-        let info = LinkInfo::new("script", end(), end(), &config);
-        let link = StreamLink::new(self.clone(), framing, info);
-        network_system_core::Connection::new(link, &config.session)
-    }
-}
-
-impl AsyncRead for Scripted {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut script = self.0.lock().unwrap();
-        if script.input.is_empty() && !script.ended {
-            script.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let n = script.input.len().min(buffer.remaining());
-        let bytes: Vec<u8> = script.input.drain(..n).collect();
-        buffer.put_slice(&bytes);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Scripted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut script = self.0.lock().unwrap();
-        let all = slices.iter().flat_map(|slice| slice.iter().copied());
-        let bytes: Vec<u8> = all.take(script.room.unwrap_or(usize::MAX)).collect();
-        if bytes.is_empty() {
-            script.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if let Some(room) = &mut script.room {
-            *room -= bytes.len();
-        }
-        let at = |slice: &IoSlice<'_>| (slice.as_ptr() as usize, slice.len());
-        let n = bytes.len();
-        script.writes.push(Write {
-            bytes,
-            slices: slices.iter().map(at).collect(),
-        });
-        Poll::Ready(Ok(n))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 /// Polls once: what is ready, without waiting.
 async fn now<T>(work: impl Future<Output = T>) -> Option<T> {

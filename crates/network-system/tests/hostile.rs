@@ -194,8 +194,8 @@ async fn a_silent_peer_is_closed() {
     let healthy = Healthy::start(echo.address()).await;
     // one says nothing, one stops in mid frame, one falls silent after a message
     for bytes in [&b""[..], &[0, 0], &frame(b"hello")] {
-        let mut stream = echo.dial().await;
         let since = std::time::Instant::now();
+        let mut stream = echo.dial().await;
         stream.write_all(bytes).await.unwrap();
         let (_, result) = read_to_end(&mut stream).await;
         assert!(result.is_ok() && since.elapsed() >= idle, "{result:?}");

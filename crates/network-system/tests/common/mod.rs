@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
 pub mod pipes;
+pub mod scripted;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,101 @@
+//! Calls from threads that run no tasks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::time::Duration;
+
+use common::{eventually, only_session, within};
+use network_system::{Client, ErrorKind, Server};
+use tokio::sync::mpsc;
+
+/// Threads that run no tasks may block; those that do are told so.
+#[test]
+fn blocking_calls() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, client) = runtime.block_on(async {
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .workers(1)
+            .envelope(true)
+            .on_request(|_, request| async move {
+                let answer = request.message().clone();
+                request.reply(answer).await
+            })
+            .start()
+            .await
+            .unwrap();
+        let (back, came) = mpsc::unbounded_channel();
+        let client = Client::builder(server.listening()[0].as_str())
+            .envelope(true)
+            .on_message(move |session, message| {
+                let inside = session.send_blocking("x").unwrap_err();
+                let _ = back.send((message, inside));
+                async {}
+            })
+            .on_request(|_, request| async move { request.reply("from the client").await })
+            .connect();
+        (server, (within(client).await.unwrap(), came))
+    });
+    let (client, mut came) = client;
+    let here = client.session().unwrap();
+    assert_eq!(here.request_blocking("one").unwrap(), "one");
+    let sessions = server.sessions();
+    runtime.block_on(eventually("it is in", || sessions.len() == 1));
+    // a session of a worker, which is a runtime of its own
+    let there = sessions.all().remove(0);
+    assert_eq!(there.request_blocking("?").unwrap(), "from the client");
+    for n in 0..5000 {
+        there.send_blocking(format!("message {n} of many")).unwrap();
+    }
+    for n in 0..5000 {
+        let (message, error) = runtime.block_on(within(came.recv())).unwrap();
+        assert_eq!(message, format!("message {n} of many"));
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("from another thread"), "{error}");
+    }
+    let inside = runtime.block_on(async { here.request_blocking("x") });
+    assert_eq!(inside.unwrap_err().kind(), ErrorKind::InvalidArgument);
+
+    // when the server is gone, such a call fails and does not wait for ever
+    drop(server);
+    runtime.block_on(within(there.ended()));
+    let error = there.send_blocking("x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
+    let error = there.request_blocking("x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
+}
+
+/// A worker's runtime ends under its connections: who waits for them is told.
+#[test]
+fn nobody_waits_for_a_session_whose_runtime_has_ended() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let handle = runtime.handle().clone();
+    let (server, session, stream) = handle.block_on(async {
+        let builder = Server::builder().listen("tcp://127.0.0.1:0");
+        let server = builder.outbox(1000, 100).start().await.unwrap();
+        let address = common::socket_address(&server.listening()[0]);
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let session = only_session(server.sessions()).await;
+        (server, session, stream)
+    });
+    let sender = session.clone();
+    let (begun, begin) = std::sync::mpsc::channel();
+    // a thread that fills the outbox, and then waits for room that never comes
+    let thread = std::thread::spawn(move || {
+        begun.send(()).unwrap();
+        loop {
+            if let Err(error) = sender.send_blocking(vec![0; 100_000]) {
+                return error;
+            }
+        }
+    });
+    begin.recv_timeout(common::LIMIT).unwrap();
+    let full = || session.queued_bytes() >= 100_000;
+    runtime.block_on(eventually("the outbox is full", full));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let error = thread.join().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
+    assert!(session.is_closed() && server.sessions().is_empty());
+    drop((server, stream));
+}

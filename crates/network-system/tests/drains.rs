@@ -1,0 +1,196 @@
+//! What a shutdown lets finish, and what it cuts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{
+    echo, echo_on, eventually, frame, only_session, read_frame, read_to_end, round_trip,
+    socket_address, within,
+};
+use network_system::{CloseReason, Server};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Notify, mpsc};
+
+/// What a peer has not read is in its socket, in ours and in the outbox; all of it arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_for_a_slow_reader() {
+    const COUNT: u32 = 5000;
+    for workers in [0, 2] {
+        let builder = |b: common::Builder| b.workers(workers).outbox(64 << 20, 1 << 20);
+        let mut echo = echo(builder).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(echo.address()).await.unwrap();
+        let session = only_session(echo.server.sessions()).await;
+        for n in 0..COUNT {
+            let message = [&n.to_be_bytes()[..], &[0; 2000]].concat();
+            session.send(message).await.unwrap();
+        }
+        assert!(session.queued_bytes() > 0);
+        let address = echo.address();
+        let reading = tokio::spawn(async move {
+            let mut next = 0_u32;
+            while let Some(message) = within(read_frame(&mut stream)).await.unwrap() {
+                assert_eq!(message[..4], next.to_be_bytes());
+                next += 1;
+                if next == COUNT / 2 {
+                    // in the middle of the drain nobody gets in any more
+                    let late = TcpStream::connect(address).await;
+                    if let Ok(mut late) = late {
+                        assert!(read_to_end(&mut late).await.0.is_empty());
+                    }
+                }
+            }
+            next
+        });
+        let report = within(echo.server.shutdown(Duration::from_secs(25))).await;
+        assert_eq!(within(reading).await.unwrap(), COUNT);
+        let numbers = (report.sessions, report.drained, report.cut);
+        assert_eq!(numbers, (1, 1, 0), "{report:?}");
+        assert_eq!(report.messages_dropped, 0);
+        let end = within(echo.ends.recv()).await.unwrap();
+        assert!(matches!(end.reason, CloseReason::Shutdown), "{end:?}");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_cuts_who_never_reads() {
+    for workers in [0, 2] {
+        let builder = |b: common::Builder| b.workers(workers).outbox(64 << 20, 1 << 20);
+        let mut echo = echo(builder).await;
+        let mut stuck = echo.dial().await;
+        let session = only_session(echo.server.sessions()).await;
+        for _ in 0..50 {
+            session.send(vec![0; 1 << 20]).await.unwrap();
+        }
+        let mut polite = echo.dial().await;
+        round_trip(&mut polite, b"in").await;
+        let healthy = tokio::spawn(async move { read_to_end(&mut polite).await });
+        let deadline = Duration::from_millis(300);
+        let report = within(echo.server.shutdown(deadline)).await;
+        let numbers = (report.sessions, report.drained, report.cut);
+        assert_eq!(numbers, (2, 1, 1), "{report:?}");
+        assert!(report.messages_dropped > 0);
+        assert!(report.elapsed >= deadline && report.elapsed < 10 * deadline);
+        let (rest, result) = within(healthy).await.unwrap();
+        assert!(rest.is_empty() && result.is_ok());
+        let mut reasons = Vec::new();
+        for _ in 0..2 {
+            let end = within(echo.ends.recv()).await.unwrap();
+            reasons.push(end.reason.label());
+        }
+        assert_eq!(reasons, ["shutdown", "cut"]);
+        let _ = stuck.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_takes_as_long_as_it_may() {
+    // longer than a close may take
+    let deadline = Duration::from_secs(60);
+    let echo = echo_on(&["memory://long-drain"], |builder| builder).await;
+    let mut connection = network_system::connect("memory://long-drain")
+        .await
+        .unwrap();
+    let session = only_session(echo.server.sessions()).await;
+    for n in 0..100_u8 {
+        session.send(vec![n; 10_000]).await.unwrap();
+    }
+    let began = tokio::time::Instant::now();
+    let reading = async {
+        for n in 0..100_u8 {
+            let message = connection.receive().await.unwrap().unwrap();
+            assert_eq!(message[0], n);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert!(connection.receive().await.unwrap().is_none());
+        drop(connection);
+    };
+    let (report, ()) = tokio::join!(echo.server.shutdown(deadline), reading);
+    assert_eq!((report.drained, report.cut), (1, 0), "{report:?}");
+    assert_eq!(report.messages_dropped, 0);
+    assert_eq!(began.elapsed().as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_cut_at_its_deadline() {
+    for seconds in [1, 10, 100] {
+        let name = format!("memory://cut-drain-{seconds}");
+        let mut echo = echo_on(&[&name], |builder| builder).await;
+        let connection = network_system::connect(&name).await.unwrap();
+        let session = only_session(echo.server.sessions()).await;
+        session.send(vec![0; 1 << 20]).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let report = echo.server.shutdown(Duration::from_secs(seconds)).await;
+        assert_eq!((report.drained, report.cut), (0, 1), "{report:?}");
+        assert_eq!(
+            (report.messages_dropped, report.elapsed),
+            (1, began.elapsed())
+        );
+        assert_eq!(began.elapsed().as_secs(), seconds);
+        let end = echo.ends.recv().await.unwrap();
+        assert!(matches!(end.reason, CloseReason::Cut), "{end:?}");
+        drop(connection);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_takes_as_long_as_it_may() {
+    let mut echo = echo_on(&["memory://slow-close"], |builder| builder).await;
+    let connection = network_system::connect("memory://slow-close")
+        .await
+        .unwrap();
+    let session = only_session(echo.server.sessions()).await;
+    session.send(vec![0; 1 << 20]).await.unwrap();
+    session.close("enough");
+    let began = tokio::time::Instant::now();
+    let end = echo.ends.recv().await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 5, "the default of close_timeout");
+    assert!(matches!(end.reason, CloseReason::Cut), "{end:?}");
+    assert_eq!(session.statistics().messages_dropped, 1);
+    drop(connection);
+}
+
+/// What was received before the shutdown is handled, and answered.
+#[tokio::test]
+async fn a_drain_lets_handlers_finish() {
+    let (entered, mut enters) = mpsc::unbounded_channel();
+    let proceed = Arc::new(Notify::new());
+    let wait = proceed.clone();
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .on_message(move |session, message| {
+            let _ = entered.send(());
+            let wait = wait.clone();
+            async move {
+                if message == "wait" {
+                    wait.notified().await;
+                }
+                session.send(message).await
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    let address = socket_address(&server.listening()[0]);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let both = [frame(b"wait"), frame(b"behind it")].concat();
+    stream.write_all(&both).await.unwrap();
+    within(enters.recv()).await.unwrap();
+    let client = async {
+        let closed = || std::net::TcpStream::connect(address).is_err();
+        eventually("nobody listens any more", closed).await;
+        proceed.notify_one();
+        read_to_end(&mut stream).await
+    };
+    let (report, (answers, result)) =
+        tokio::join!(server.shutdown(Duration::from_secs(20)), client);
+    assert!(result.is_ok());
+    assert_eq!(answers, both, "{:?}", answers.escape_ascii().to_string());
+    assert_eq!((report.drained, report.cut), (1, 0), "{report:?}");
+}
