@@ -5,6 +5,7 @@ mod common;
 
 use std::time::Duration;
 
+use common::pipes::{self, Pipes};
 use common::{eventually, only_session, within};
 use network_system::{Client, ErrorKind, Server};
 use tokio::sync::mpsc;
@@ -71,13 +72,14 @@ fn blocking_calls() {
 fn nobody_waits_for_a_session_whose_runtime_has_ended() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let handle = runtime.handle().clone();
-    let (server, session, stream) = handle.block_on(async {
-        let builder = Server::builder().listen("tcp://127.0.0.1:0");
-        let server = builder.outbox(1000, 100).start().await.unwrap();
-        let address = common::socket_address(&server.listening()[0]);
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (server, session, client) = handle.block_on(async {
+        let server = Server::builder().transports(Pipes).listen("pipe://ended");
+        let server = server.outbox(1000, 100).start().await.unwrap();
+        let client = Client::builder("pipe://ended").transports(Pipes);
+        let client = client.connect().await.unwrap();
         let session = only_session(server.sessions()).await;
-        (server, session, stream)
+        pipes::gate("ended").shut();
+        (server, session, client)
     });
     let sender = session.clone();
     let (begun, begin) = std::sync::mpsc::channel();
@@ -91,11 +93,11 @@ fn nobody_waits_for_a_session_whose_runtime_has_ended() {
         }
     });
     begin.recv_timeout(common::LIMIT).unwrap();
-    let full = || session.queued_bytes() >= 100_000;
+    let full = || session.queued_bytes() >= 100_000; // and none of it goes out
     runtime.block_on(eventually("the outbox is full", full));
     runtime.shutdown_timeout(Duration::from_secs(5));
     let error = thread.join().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
     assert!(session.is_closed() && server.sessions().is_empty());
-    drop((server, stream));
+    drop((server, client));
 }
