@@ -78,6 +78,7 @@ async fn addresses_that_this_machine_does_not_have() {
     assert_names(&error, &["tcp://192.0.2.1:0", "no such address"]);
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn addresses_that_make_no_sense() {
     for (address, part) in [
@@ -229,6 +230,7 @@ async fn no_answer_in_the_default_time() {
     assert_eq!(began.elapsed().as_secs(), 10, "both at the same time");
 }
 
+#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_is_free_again_after_a_shutdown() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::pipes::{self, Pipes};
+use common::scripted::Scripts;
 use common::{eventually, only_session, within};
 use network_system::{
     Client, Endpoint, Error, ErrorKind, Message, MessageKind, OverflowPolicy, Server, ZERO_COPY,
@@ -108,6 +109,60 @@ async fn broadcasts_share_one_buffer() {
         let message = within(came.recv()).await.unwrap();
         assert_eq!(message.as_bytes().as_ptr(), bytes.as_ptr());
     }
+}
+
+/// The same over streams of bytes: one frame, encoded once, is what all of them write.
+#[tokio::test]
+async fn broadcasts_encode_once() {
+    let scripts = Scripts::default();
+    let server = Server::builder()
+        .transports(scripts.clone())
+        .listen("script://broadcast")
+        .on_message(|session, message| async move { session.send(message).await })
+        .start()
+        .await
+        .unwrap();
+    let streams: Vec<_> = (0..5).map(|_| scripts.dial()).collect();
+    eventually("all are in", || server.sessions().len() == 5).await;
+    for size in [ZERO_COPY, 100_000] {
+        let report = server.sessions().broadcast(vec![1; size]);
+        assert_eq!(report.queued, 5);
+        let idle = || {
+            server
+                .sessions()
+                .all()
+                .iter()
+                .all(|s| s.queued_bytes() == 0)
+        };
+        eventually("all is written", idle).await;
+        let mut places = std::collections::HashSet::new();
+        for stream in &streams {
+            let writes = stream.writes();
+            assert_eq!((writes.len(), writes[0].bytes.len()), (1, 4 + size));
+            assert_eq!(writes[0].slices.len(), 1, "header and message in one piece");
+            places.insert(writes[0].slices[0]);
+        }
+        assert_eq!(places.len(), 1, "from one place in memory");
+    }
+
+    // what the handler of a server sends is copied as little, and leaves once per read
+    let burst: Vec<u8> = (0..100).flat_map(|n| common::frame(&[n; 30])).collect();
+    streams[0].give(&burst);
+    let session = server.sessions().all().into_iter();
+    let echoed = || {
+        session
+            .clone()
+            .map(|s| s.statistics().messages_out)
+            .sum::<u64>()
+            == 110
+    };
+    eventually("all are answered", echoed).await;
+    let writes = streams[0].writes();
+    assert!(
+        writes.len() == 1 && writes[0].bytes == burst,
+        "{} writes",
+        writes.len()
+    );
 }
 
 /// A sink that takes nothing: what waits is bounded, also where messages are empty.

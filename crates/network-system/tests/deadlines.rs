@@ -100,6 +100,36 @@ async fn a_handler_at_work_is_no_silence() {
     drop(server);
 }
 
+/// A handler that waits for a peer which never reads is not at work.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_reads_is_silent() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let server = Server::builder()
+        .listen("memory://never-reads")
+        .on_connect(|session| {
+            session.set(Instant::now());
+        })
+        .on_message(|session, _| async move {
+            while session.send(vec![0; 10_000]).await.is_ok() {}
+        })
+        .on_disconnect(move |session, reason| {
+            let _ = ended.send((session.clone(), reason.clone()));
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut connection = raw("memory://never-reads").await;
+    connection.send(frame(b"go")).await.unwrap();
+    connection.flush().await.unwrap();
+    let (session, reason) = ends.recv().await.unwrap();
+    assert!(matches!(reason, CloseReason::Idle), "{reason:?}");
+    let took = seconds(session.get().unwrap());
+    // the goodbye waits for it too, as long as a close may take
+    assert_eq!(took, 300 + 5);
+    assert!(session.statistics().messages_dropped > 0);
+    drop((server, connection));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_has_the_deadlines_too() {
     let mut listener = network_system::listen("memory://idle-connection")

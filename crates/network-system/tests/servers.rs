@@ -22,6 +22,7 @@ async fn ask(url: &str, text: &str) {
     assert_eq!(answer.unwrap(), text, "{url}");
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn several_listeners_at_once() {
     let folder = tempfile::tempdir().unwrap();

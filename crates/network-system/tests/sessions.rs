@@ -60,6 +60,7 @@ async fn attributes() {
     assert_eq!(session.get::<u64>(), None);
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn what_a_session_knows() {
     let folder = tempfile::tempdir().unwrap();

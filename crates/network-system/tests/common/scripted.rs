@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use network_system::config::LinkConfig;
-use network_system::{Endpoint, Framing, LinkInfo, StreamLink};
+use network_system::{
+    Address, Bound, Endpoint, Framing, LinkInfo, Listener, Result, StreamLink, Transports,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A stream whose input the test provides, and which records every write.
 #[derive(Clone, Default)]
@@ -124,5 +127,81 @@ impl AsyncWrite for Scripted {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A transport whose listener accepts scripted streams: the stream of each connect.
+#[derive(Clone, Default)]
+pub struct Scripts {
+    streams: Arc<Mutex<Vec<UnboundedSender<Scripted>>>>,
+}
+
+/// Accepts scripted streams.
+pub struct ScriptListener {
+    address: Address,
+    config: LinkConfig,
+    streams: UnboundedReceiver<Scripted>,
+}
+
+impl Scripts {
+    /// A connection of a peer that the test plays, to the first listener.
+    pub fn dial(&self) -> Scripted {
+        let stream = Scripted::default();
+        let accepted = self.streams.lock().unwrap()[0].send(stream.clone());
+        assert!(accepted.is_ok(), "nobody listens any more");
+        stream
+    }
+}
+
+fn link(stream: Scripted, config: &LinkConfig) -> StreamLink<Scripted> {
+    let end = || Endpoint::Other("script".to_owned());
+    let info = LinkInfo::new("script", end(), end(), config);
+    StreamLink::new(stream, config.session.limited_framing(), info)
+}
+
+impl Transports for Scripts {
+    type Link = StreamLink<Scripted>;
+    type Bound = ScriptListener;
+
+    async fn bind(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        _workers: usize,
+    ) -> Result<Vec<ScriptListener>> {
+        let (sender, streams) = unbounded_channel();
+        self.streams.lock().unwrap().push(sender);
+        Ok(vec![ScriptListener {
+            address: address.clone(),
+            config: config.clone(),
+            streams,
+        }])
+    }
+
+    async fn connect(&self, _: &Address, config: &LinkConfig) -> Result<Self::Link> {
+        Ok(link(self.dial(), config))
+    }
+}
+
+impl Bound for ScriptListener {
+    type Listener = Self;
+
+    fn local(&self) -> &Address {
+        &self.address
+    }
+
+    fn start(self) -> Result<Self> {
+        Ok(self)
+    }
+}
+
+impl Listener for ScriptListener {
+    type Link = StreamLink<Scripted>;
+
+    async fn accept(&mut self) -> Result<Self::Link> {
+        match self.streams.recv().await {
+            Some(stream) => Ok(link(stream, &self.config)),
+            None => std::future::pending().await,
+        }
     }
 }
