@@ -109,9 +109,9 @@ async fn a_peer_that_never_reads_is_silent() {
         .on_connect(|session| {
             session.set(Instant::now());
         })
-        .on_message(|session, _| async move {
-            while session.send(vec![0; 10_000]).await.is_ok() {}
-        })
+        .on_message(
+            |session, _| async move { while session.send(vec![0; 10_000]).await.is_ok() {} },
+        )
         .on_disconnect(move |session, reason| {
             let _ = ended.send((session.clone(), reason.clone()));
         })
