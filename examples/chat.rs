@@ -32,7 +32,7 @@ impl Handler for Room {
         session.send("Welcome! What is your name?").await
     }
 
-    async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
+    async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
         let Some(text) = message.as_str() else {
             return session.send("Text only, please.").await;
         };

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use network_system::prelude::*;
 use network_system::wire::{Codec, Decoded, Frame, Payload, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,7 +39,7 @@ impl Codec for Checked {
         }))
     }
 
-    fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         let Ok(length) = u16::try_from(payload.len()) else {
             return Err(WireError::MessageTooLarge {
                 length: payload.len() as u64,
@@ -50,7 +50,7 @@ impl Codec for Checked {
         Ok(())
     }
 
-    fn trailer(&self, payload: &[u8], out: &mut BytesMut) {
+    fn trailer(&self, payload: &[u8], out: &mut Vec<u8>) {
         out.put_u16(fletcher16(payload));
     }
 
@@ -97,7 +97,7 @@ async fn main() -> Result<()> {
     print_echo(echoed.recv().await);
 
     // A peer whose bytes are damaged is closed with an error; nobody else notices.
-    let mut frame = BytesMut::new();
+    let mut frame = Vec::new();
     Checked.encode(b"damaged", &mut frame)?;
     frame[3] ^= 1;
     let port = address.port().unwrap_or_default();

@@ -4,7 +4,6 @@
 use std::iter::repeat_n;
 
 use bolero::TypeGenerator;
-use bytes::BytesMut;
 use network_system_wire::{Codec, Framing};
 
 /// The reader is that of the property tests, so that both check the same promises.
@@ -67,7 +66,7 @@ impl Input {
     /// The stream, and its messages if it consists of nothing else.
     pub fn stream(&self, codec: &dyn Codec) -> (Vec<u8>, Option<Vec<Vec<u8>>>) {
         let masked = |bytes: &[u8]| bytes.iter().map(|byte| byte & self.mask).collect();
-        let mut stream = BytesMut::new();
+        let mut stream = Vec::new();
         let mut messages = Some(Vec::new());
         for piece in &self.pieces {
             let (bytes, is_message): (Vec<u8>, bool) = match piece {
@@ -109,13 +108,13 @@ pub fn check_codec(codec: &Framing, input: &Input) -> (Vec<u8>, Outcome) {
 /// Checks that the messages of a stream, sent again, are that stream. Only the last one may be
 /// refused, as what is not terminated at the end of the stream need not be a message elsewhere.
 pub fn check_canonical(codec: &Framing, stream: &[u8], outcome: &Outcome) {
-    let mut again = BytesMut::new();
+    let mut again = Vec::new();
     let mut refused = 0;
     for message in &outcome.messages {
         assert_eq!(refused, 0, "a message that arrived can be sent");
         refused += usize::from(codec.encode(message, &mut again).is_err());
     }
-    let mut ended = BytesMut::from(stream);
+    let mut ended = stream.to_vec();
     codec.trailer(&[], &mut ended);
     assert!(ended.starts_with(&again), "the same bytes");
     if outcome.error.is_none() && refused == 0 {

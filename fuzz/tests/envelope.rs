@@ -1,7 +1,6 @@
 //! Fuzz target: the header in front of each message, parsed from anything and written anyhow.
 
 use bolero::{TypeGenerator, check};
-use bytes::BytesMut;
 use network_system_wire::WireError;
 use network_system_wire::envelope::{Header, MAGIC};
 
@@ -35,7 +34,7 @@ fn header(kind: u8, number: u64, code: i32) -> Header {
 fn check_message(bytes: &[u8]) {
     match Header::parse(bytes) {
         Ok((header, length)) => {
-            let mut again = BytesMut::new();
+            let mut again = Vec::new();
             header.put(&mut again);
             assert_eq!(length, header.encoded_len());
             assert_eq!(&again[..], &bytes[..length]);
@@ -64,7 +63,7 @@ fn envelope() {
             }
             Message::Header(kind, number, code, payload) => {
                 let header = header(*kind, *number, *code);
-                let mut bytes = BytesMut::new();
+                let mut bytes = Vec::new();
                 header.put(&mut bytes);
                 assert_eq!(Header::parse(&bytes), Ok((header, bytes.len())));
                 bytes.extend_from_slice(payload);

@@ -18,9 +18,10 @@ use crate::close::CloseReason;
 use crate::config::{ClientConfig, LinkConfig, ServerConfig, SessionConfig};
 use crate::envelope::{Inbound, Reader};
 use crate::error::{Error, ErrorKind, Result};
+use crate::in_queue::InQueue;
 use crate::link::{Bound, Link, LinkInfo, Listener, Transports};
-use crate::message::Message;
-use crate::queue::{Encoding, OutQueue};
+use crate::message::{Message, MessageRef};
+use crate::out_queue::{Encoding, OutQueue};
 use crate::session::SessionStatistics;
 
 /// One connection, driven by the task that owns it.
@@ -30,6 +31,7 @@ use crate::session::SessionStatistics;
 pub struct Connection<L> {
     link: L,
     encoding: Encoding,
+    inbox: InQueue,
     queue: OutQueue,
     high: usize,
     low: usize,
@@ -45,8 +47,10 @@ impl<L: Link> Connection<L> {
     /// A connection over `link`.
     pub fn new(link: L, config: &SessionConfig) -> Self {
         let envelope = link.info().envelope.then(Reader::default);
+        let encoding = link.encoding();
         let mut connection = Self {
-            encoding: link.encoding(),
+            inbox: InQueue::new(&encoding),
+            encoding,
             queue: OutQueue::default(),
             high: config.outbox.high,
             low: config.outbox.low,
@@ -111,10 +115,21 @@ impl<L: Link> Connection<L> {
     /// As `receive`.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            while let Some(message) = self.link.take()? {
-                if let Some(message) = self.open_envelope(message)? {
+            loop {
+                let mut message = MessageRef::default();
+                if !self.inbox.next(&mut message)? {
+                    break;
+                }
+                let message = match &mut self.envelope {
+                    None => Some(message.to_message()),
+                    Some(reader) => {
+                        let inbound = reader.read(&message)?;
+                        self.open_envelope(inbound)?
+                    }
+                };
+                if message.is_some() {
                     self.statistics.messages_in += 1;
-                    return Poll::Ready(Ok(Some(message)));
+                    return Poll::Ready(Ok(message));
                 }
             }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
@@ -124,7 +139,7 @@ impl<L: Link> Connection<L> {
             let filled = if self.queue.answers() > self.high {
                 Poll::Pending
             } else {
-                self.link.poll_fill(cx)?
+                self.link.poll_fill(cx, &mut self.inbox)?
             };
             match filled {
                 Poll::Ready(true) => {
@@ -155,11 +170,8 @@ impl<L: Link> Connection<L> {
     }
 
     /// The message inside the envelope; `None` for what the protocol itself needs.
-    fn open_envelope(&mut self, message: Message) -> Result<Option<Message>> {
-        let Some(reader) = &mut self.envelope else {
-            return Ok(Some(message));
-        };
-        match reader.read(message)? {
+    fn open_envelope(&mut self, inbound: Inbound) -> Result<Option<Message>> {
+        match inbound {
             Inbound::Message(message) => return Ok(Some(message)),
             Inbound::Ping { token } => self.control(Header::Pong { token }, Message::default())?,
             Inbound::Request { id, .. } => {
@@ -176,7 +188,8 @@ impl<L: Link> Connection<L> {
 
     fn control(&mut self, header: Header, message: Message) -> Result<()> {
         self.controls += u64::from(!matches!(header, Header::Failure { .. }));
-        self.queue.push(&self.encoding, Some(header), &message)
+        self.queue
+            .push(&self.encoding, Some(header), &message.by_ref())
     }
 
     /// Queues a message; when more than the outbox limit (1 MiB) is queued, writes first until
@@ -218,7 +231,7 @@ impl<L: Link> Connection<L> {
 
     fn push(&mut self, message: &Message) -> Result<()> {
         let header = self.envelope.as_ref().map(|_| Header::Data);
-        self.queue.push(&self.encoding, header, message)
+        self.queue.push(&self.encoding, header, &message.by_ref())
     }
 
     /// Writes everything that is queued.
@@ -261,7 +274,7 @@ impl<L: Link> Connection<L> {
     /// What the connection has done so far.
     pub fn statistics(&self) -> SessionStatistics {
         SessionStatistics {
-            bytes_in: self.link.bytes_received(),
+            bytes_in: self.inbox.received(),
             queued_bytes: self.queue.bytes() as u64,
             age: self.since.elapsed(),
             ..self.statistics

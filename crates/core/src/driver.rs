@@ -21,11 +21,12 @@ use crate::contain::{contain, contain_async};
 use crate::envelope::{Inbound, Reader};
 use crate::error::Result;
 use crate::handler::Handler;
+use crate::in_queue::InQueue;
 use crate::lane;
 use crate::link::Link;
-use crate::message::Message;
+use crate::message::{Message, MessageRef};
+use crate::out_queue::OutQueue;
 use crate::outbox::Command;
-use crate::queue::OutQueue;
 use crate::requests::{self, Request};
 use crate::session::Session;
 use crate::statistics::Counters;
@@ -42,7 +43,7 @@ const DROPPABLE_BATCH: usize = 64 * 1024;
 /// their turn.
 const TURN: Duration = Duration::from_millis(1);
 /// Messages after which to look at the time within a batch.
-const STEPS: u32 = 64;
+const STEPS: u64 = 64;
 /// How long a connection that this side closed waits for the peer to close too. Closing a socket
 /// with unread input resets it, and a reset can destroy what was written before.
 const LINGER: Duration = Duration::from_secs(1);
@@ -63,7 +64,7 @@ pub(crate) struct Driver<L, H> {
     batch_messages: u64,
     /// When this connection's turn on its thread began, and what it has done since.
     turn_since: Instant,
-    steps: u32,
+    steps: u64,
     /// Whether it has waited since, which starts another turn.
     waited: bool,
     bytes_seen: u64,
@@ -116,7 +117,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// Drives the connection to its end, `on_disconnect` included; never panics with the handler.
     pub(crate) async fn run(self) -> CloseReason {
         let (session, handler) = (self.session.clone(), self.handler.clone());
-        let queue = OutQueue::new(session.tracks_sizes());
+        let queue = session.new_queue();
         let reason = Scoped {
             future: self.drive(),
             session: session.clone(),
@@ -141,8 +142,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 poll_fn(|cx| Poll::Ready(self.poll_write(cx).is_ready())).await;
             }
         }
-        let reason = match self.beside(handler.on_connect(&session)).await {
-            Ok(Ok(())) => self.serve(&session, &*handler).await,
+        let mut inbox = InQueue::new(session.encoding());
+        let connect = handler.on_connect(&session);
+        let reason = match self.beside(&mut inbox, connect).await {
+            Ok(Ok(())) if self.envelope.is_some() => {
+                self.serve_enveloped(&mut inbox, &session, &*handler).await
+            }
+            Ok(Ok(())) => self.serve(&mut inbox, &session, &*handler).await,
             // a connection that failed meanwhile was not refused
             Ok(Err(error)) => {
                 let refused = || CloseReason::Refused(error.to_string());
@@ -150,47 +156,30 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             Err(reason) => reason,
         };
-        self.finish(reason).await
+        self.finish(inbox, reason).await
     }
 
     /// Handles messages until there is a reason to stop. The hot loop: a message stays where it
-    /// was decoded to while it is handled, since each move of it costs as much as the handler.
-    async fn serve(&mut self, session: &Session, handler: &H) -> CloseReason {
+    /// was read to while it is handled.
+    async fn serve(&mut self, inbox: &mut InQueue, session: &Session, handler: &H) -> CloseReason {
         loop {
-            self.steps = self.steps.wrapping_add(1);
-            if self.steps.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
-                self.pause().await;
-            }
-            let taken = match self.envelope {
-                None => self.link.take(),
-                Some(_) => match self.next_enveloped() {
-                    Ok(Some(Inbound::Message(message))) => Ok(Some(message)),
-                    Ok(Some(other)) => match self.dispatch(session, handler, other).await {
-                        Ok(()) => continue,
-                        Err(reason) => return reason,
-                    },
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
-                },
-            };
-            let message = match &taken {
-                Ok(Some(message)) => message,
-                Ok(None) => match poll_fn(|cx| self.poll_batch(cx)).await {
-                    Ok(()) => {
-                        if self.is_turn_over(self.batch_since) {
-                            self.pause().await;
-                        }
-                        continue;
-                    }
+            let mut message = MessageRef::default();
+            match inbox.next(&mut message) {
+                Ok(true) => {}
+                Ok(false) => match self.next_batch(inbox).await {
+                    Ok(()) => continue,
                     Err(reason) => return reason,
                 },
-                Err(error) => return CloseReason::from_error(error.clone()),
-            };
+                Err(error) => return CloseReason::from_error(error),
+            }
             self.batch_messages += 1;
-            let mut call = pin!(handler.on_message(session, message));
+            if self.batch_messages.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
+                self.pause().await;
+            }
+            let mut call = pin!(handler.on_message(session, &message));
             let result = poll_fn(|cx| match call.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(Ok(result)),
-                Poll::Pending => self.poll_beside(cx).map(Err),
+                Poll::Pending => self.poll_beside(cx, None).map(Err),
             })
             .await;
             match result {
@@ -200,6 +189,59 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Err(reason) => return reason,
             }
         }
+    }
+
+    /// As [`serve`](Self::serve) on a connection with an envelope: messages are taken out of it,
+    /// and while one is handled, others are read ahead.
+    async fn serve_enveloped(
+        &mut self,
+        inbox: &mut InQueue,
+        session: &Session,
+        handler: &H,
+    ) -> CloseReason {
+        loop {
+            self.steps += 1;
+            if self.steps.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
+                self.pause().await;
+            }
+            let result = match self.next_enveloped(inbox) {
+                Ok(Some(Inbound::Message(message))) => {
+                    self.batch_messages += 1;
+                    let message = message.by_ref();
+                    let call = handler.on_message(session, &message);
+                    self.beside(inbox, call).await
+                }
+                Ok(Some(Inbound::Request { id, message })) => {
+                    self.batch_messages += 1;
+                    let request = Request::new(session.clone(), id, message);
+                    let call = handler.on_request(session, request);
+                    self.beside(inbox, call).await
+                }
+                Ok(Some(other)) => {
+                    self.protocol(other);
+                    continue;
+                }
+                Ok(None) => match self.next_batch(inbox).await {
+                    Ok(()) => continue,
+                    Err(reason) => return reason,
+                },
+                Err(error) => return CloseReason::from_error(error),
+            };
+            match result {
+                Ok(Ok(())) if !session.shared().outbox.is_stopped() => {}
+                Ok(Ok(())) => return self.told_to_stop(),
+                Ok(Err(error)) => return self.failed(error),
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    async fn next_batch(&mut self, inbox: &mut InQueue) -> Result<(), CloseReason> {
+        poll_fn(|cx| self.poll_batch(cx, inbox)).await?;
+        if self.is_turn_over(self.batch_since) {
+            self.pause().await;
+        }
+        Ok(())
     }
 
     fn is_turn_over(&mut self, now: Instant) -> bool {
@@ -219,7 +261,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// The next message that has arrived already, on a connection with an envelope.
-    fn next_enveloped(&mut self) -> Result<Option<Inbound>> {
+    fn next_enveloped(&mut self, inbox: &mut InQueue) -> Result<Option<Inbound>> {
         if let Some(inbound) = self.ahead.pop_front() {
             self.ahead_bytes -= inbound.len();
             return Ok(Some(inbound));
@@ -227,33 +269,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let Some(reader) = &mut self.envelope else {
             return Ok(None);
         };
-        self.link
-            .take()?
-            .map(|message| reader.read(message))
-            .transpose()
-    }
-
-    /// Handles what is not a plain message.
-    async fn dispatch(
-        &mut self,
-        session: &Session,
-        handler: &H,
-        inbound: Inbound,
-    ) -> Result<(), CloseReason> {
-        match inbound {
-            Inbound::Request { id, message } => {
-                self.batch_messages += 1;
-                let request = Request::new(session.clone(), id, message);
-                match self.beside(handler.on_request(session, request)).await? {
-                    Ok(()) if session.shared().outbox.is_stopped() => Err(self.told_to_stop()),
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.failed(error)),
-                }
-            }
-            other => {
-                self.protocol(other);
-                Ok(())
-            }
+        let mut message = MessageRef::default();
+        match inbox.next(&mut message)? {
+            true => reader.read(&message).map(Some),
+            false => Ok(None),
         }
     }
 
@@ -284,11 +303,15 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Runs a handler's call and keeps the connection going beside it.
-    async fn beside<T>(&mut self, call: impl Future<Output = T>) -> Result<T, CloseReason> {
+    async fn beside<T>(
+        &mut self,
+        inbox: &mut InQueue,
+        call: impl Future<Output = T>,
+    ) -> Result<T, CloseReason> {
         let mut call = pin!(call);
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Ok(result)),
-            Poll::Pending => self.poll_beside(cx).map(Err),
+            Poll::Pending => self.poll_beside(cx, Some(inbox)).map(Err),
         })
         .await
     }
@@ -310,8 +333,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Between batches: writes what is queued, then waits for input, a command or a deadline.
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let messages = self.count_received();
+    fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut InQueue,
+    ) -> Poll<Result<(), CloseReason>> {
+        let messages = self.count_received(inbox);
         if let Some(reason) = self.stop.take() {
             return Poll::Ready(Err(reason));
         }
@@ -326,7 +353,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let filled = if self.clogged {
             Poll::Pending
         } else {
-            self.link.poll_fill(cx)
+            self.link.poll_fill(cx, inbox)
         };
         match filled {
             Poll::Ready(Ok(true)) => {
@@ -342,10 +369,14 @@ impl<L: Link, H: Handler> Driver<L, H> {
         self.poll_clock(cx).map(Err)
     }
 
-    /// While a handler is pending: goes on writing, and reading where the envelope makes that
-    /// useful. Ready when the call is to be abandoned.
+    /// While a handler is pending: goes on writing, and, where the envelope makes that useful,
+    /// reading, for which `inbox` is needed. Ready when the call is to be abandoned.
     #[cold]
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn poll_beside(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: Option<&mut InQueue>,
+    ) -> Poll<CloseReason> {
         self.waited = true;
         let written = self.poll_write(cx);
         if let Some(Command::Cut(reason)) = &self.command {
@@ -359,8 +390,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
             self.fail_beside(CloseReason::from_error(error));
             return Poll::Pending;
         }
-        if self.envelope.is_some() {
-            if let Err(reason) = self.poll_ahead(cx) {
+        if let Some(inbox) = inbox.filter(|_| self.envelope.is_some()) {
+            if let Err(reason) = self.poll_ahead(cx, inbox) {
                 self.fail_beside(reason);
                 return Poll::Pending;
             }
@@ -391,7 +422,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Reads ahead, a bounded amount; what the protocol needs is handled at once.
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, inbox: &mut InQueue) -> Result<(), CloseReason> {
         let Some(reader) = &mut self.envelope else {
             return Ok(());
         };
@@ -403,11 +434,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
             if full || self.clogged {
                 break Ok(());
             }
-            match self
-                .link
-                .take()
-                .and_then(|m| m.map(|m| reader.read(m)).transpose())
-            {
+            let mut message = MessageRef::default();
+            let next = inbox.next(&mut message).and_then(|some| match some {
+                true => reader.read(&message).map(Some),
+                false => Ok(None),
+            });
+            match next {
                 Ok(Some(inbound)) => {
                     bytes += inbound.len();
                     came.push_back(inbound);
@@ -416,7 +448,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Ok(None) => {}
                 Err(error) => break Err(CloseReason::from_error(error)),
             }
-            match self.link.poll_fill(cx) {
+            match self.link.poll_fill(cx, inbox) {
                 Poll::Ready(Ok(true)) => self.clock.heard(Instant::now()),
                 Poll::Ready(Ok(false)) => break Err(CloseReason::Peer),
                 Poll::Ready(Err(error)) => break Err(CloseReason::from_error(error)),
@@ -499,8 +531,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
     /// Counts the batch that has been handled; how many messages it had.
     #[inline]
-    fn count_received(&mut self) -> u64 {
-        let bytes = self.link.bytes_received();
+    fn count_received(&mut self, inbox: &InQueue) -> u64 {
+        let bytes = inbox.received();
         if bytes == self.bytes_seen && self.batch_messages == 0 {
             return 0;
         }
@@ -548,8 +580,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Ends the connection: in good order where the peer is still there.
-    async fn finish(mut self, mut reason: CloseReason) -> CloseReason {
-        self.count_received();
+    async fn finish(mut self, mut inbox: InQueue, mut reason: CloseReason) -> CloseReason {
+        self.count_received(&inbox);
+        inbox.clear();
         let shared = self.session.shared();
         shared.requests.close(&reason);
         let id = self.session.id();
@@ -570,7 +603,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             } else {
                 self.close_timeout
             };
-            let closing = tokio::time::timeout(timeout, self.say_goodbye(linger)).await;
+            let closing = tokio::time::timeout(timeout, self.say_goodbye(&mut inbox, linger)).await;
             let unwritten = lane::with(id, |queue| !queue.is_empty()).unwrap_or(false);
             if unwritten
                 && (closing.is_err() || matches!(closing, Ok(Err(_))))
@@ -587,7 +620,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
     /// Writes what is queued, says that no more will come, and waits a moment for the peer to
     /// close too.
-    async fn say_goodbye(&mut self, linger: bool) -> Result<(), ()> {
+    async fn say_goodbye(&mut self, inbox: &mut InQueue, linger: bool) -> Result<(), ()> {
         let written = poll_fn(|cx| {
             let result = self.poll_write(cx);
             if let Some(Command::Cut(_)) = self.command {
@@ -602,8 +635,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if linger {
             let rest = poll_fn(|cx| {
                 loop {
-                    self.link.discard();
-                    match self.link.poll_fill(cx) {
+                    inbox.clear();
+                    match self.link.poll_fill(cx, inbox) {
                         Poll::Ready(Ok(true)) => {}
                         Poll::Ready(_) => return Poll::Ready(()),
                         Poll::Pending if self.session.shared().outbox.is_cut() => {

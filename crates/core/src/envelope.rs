@@ -4,7 +4,7 @@ use network_system_wire::WireError;
 use network_system_wire::envelope::Header;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Message;
+use crate::message::{Message, MessageRef};
 
 /// What one received message is.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Takes the header off; the first message must be the peer's hello.
-    pub(crate) fn read(&mut self, message: Message) -> Result<Inbound> {
+    pub(crate) fn read(&mut self, message: &MessageRef<'_>) -> Result<Inbound> {
         let parsed = Header::parse(&message);
         if !self.greeted && !matches!(parsed, Ok((Header::Hello, _))) {
             return Err(stranger(parsed.err()));
         }
         let (header, skip) = parsed?;
         self.greeted = true;
-        let message = message.skip(skip);
+        let message = message.skip(skip).to_message();
         Ok(match header {
             Header::Hello => Inbound::Hello,
             Header::Data => Inbound::Message(message),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Message;
+use crate::message::{Message, MessageRef};
 use crate::requests::Request;
 use crate::session::Session;
 
@@ -16,12 +16,12 @@ use crate::session::Session;
 /// closes that connection only.
 ///
 /// ```
-/// use network_system_core::{Handler, Message, Result, Session};
+/// use network_system_core::{Handler, MessageRef, Result, Session};
 ///
 /// struct Echo;
 ///
 /// impl Handler for Echo {
-///     async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
+///     async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
 ///         session.send(message).await
 ///     }
 /// }
@@ -33,11 +33,12 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A message has arrived; clone it to keep it, which is cheap. An error closes the connection.
+    /// A message has arrived, which lies in the buffer that it was read into;
+    /// [`to_message`](MessageRef::to_message) keeps it. An error closes the connection.
     fn on_message(
         &self,
         session: &Session,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// A request has arrived (envelope only). An error closes the connection; to tell the peer
@@ -79,7 +80,7 @@ impl<H: Handler> Handler for Arc<H> {
     fn on_message(
         &self,
         session: &Session,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         (**self).on_message(session, message)
     }
@@ -189,12 +190,15 @@ pub struct Ignore;
 /// What can handle a message: a closure, or [`Ignore`].
 pub trait OnMessage: Send + Sync + 'static {
     /// Handles one message.
-    fn call(&self, session: &Session, message: &Message)
-    -> impl Future<Output = Result<()>> + Send;
+    fn call(
+        &self,
+        session: &Session,
+        message: &MessageRef<'_>,
+    ) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl OnMessage for Ignore {
-    async fn call(&self, _: &Session, _: &Message) -> Result<()> {
+    async fn call(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
         Ok(())
     }
 }
@@ -205,8 +209,10 @@ where
     R: Future<Output: Outcome> + Send,
 {
     #[inline]
-    async fn call(&self, session: &Session, message: &Message) -> Result<()> {
-        self(session.clone(), message.clone()).await.into_result()
+    async fn call(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
+        self(session.clone(), message.to_message())
+            .await
+            .into_result()
     }
 }
 
@@ -219,7 +225,7 @@ impl<M: OnMessage> Handler for Events<M> {
     fn on_message(
         &self,
         session: &Session,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         self.message.call(session, message)
     }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use crate::queue::OutQueue;
+use crate::out_queue::OutQueue;
 
 /// The queue of the connection whose task this thread polls now.
 struct Lane {
@@ -13,7 +13,9 @@ struct Lane {
 }
 
 thread_local! {
-    static LANE: RefCell<Lane> = RefCell::new(Lane { owner: 0, queue: OutQueue::new(false) });
+    static LANE: RefCell<Lane> = const {
+        RefCell::new(Lane { owner: 0, queue: OutQueue::new(false) })
+    };
 }
 
 /// Runs `work` with the queue of session `owner`, if its task is the one that runs here.
@@ -57,11 +59,15 @@ pub(crate) fn enter<R>(owner: u64, queue: &mut OutQueue, work: impl FnOnce() -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Encoding;
+    use crate::message::Message;
+    use crate::out_queue::Encoding;
 
     #[test]
     fn lanes_nest_and_survive_panics() {
-        let push = |q: &mut OutQueue| q.push(&Encoding::Messages, None, &"x".into()).unwrap();
+        let push = |q: &mut OutQueue| {
+            q.push(&Encoding::Messages, None, &Message::from("x").by_ref())
+                .unwrap()
+        };
         let (mut a, mut b) = (OutQueue::new(false), OutQueue::new(false));
         assert!(with(1, |_| ()).is_none());
         enter(1, &mut a, || {

@@ -9,30 +9,23 @@ use std::task::{Context, Poll};
 use crate::address::Address;
 use crate::config::LinkConfig;
 use crate::error::Result;
-use crate::message::Message;
-use crate::queue::{Encoding, OutQueue};
+use crate::in_queue::InQueue;
+use crate::out_queue::{Encoding, OutQueue};
 
-/// Where whole messages come from.
+/// Where messages come from.
 pub trait Source {
-    /// The next message that has arrived already. Does no input; called until it returns `None`.
-    ///
-    /// # Errors
-    /// The peer broke the protocol or a limit; the link is of no further use.
-    fn take(&mut self) -> Result<Option<Message>>;
-
-    /// Waits for input: `true` when [`take`](Self::take) may have more, `false` at the end.
+    /// Waits for input and adds it to the queue, from which everything has been taken: `true` when
+    /// there may be more messages in it, `false` at the end. Called by one connection with the same
+    /// queue all its life.
     ///
     /// # Errors
     /// The transport failed.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>>;
-
-    /// Forgets what has arrived and was not taken.
-    fn discard(&mut self);
+    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>>;
 }
 
 /// Where whole messages go to.
 pub trait Sink {
-    /// How messages for this sink are to be queued. The same for its whole life.
+    /// How messages are queued, in both directions. The same for its whole life.
     fn encoding(&self) -> Encoding;
 
     /// Writes as much of the queue as the transport takes, in as few operations as it can; ready
@@ -61,9 +54,6 @@ pub struct Sent {
 pub trait Link: Source + Sink + Send + Unpin + 'static {
     /// What is known about it.
     fn info(&self) -> &LinkInfo;
-
-    /// Bytes received so far, framing included.
-    fn bytes_received(&self) -> u64;
 }
 
 /// What a transport knows about a link.

@@ -1,10 +1,13 @@
 //! The unit that is sent and received: a [`Message`].
 
-use std::borrow::Borrow;
+mod borrowed;
+
 use std::fmt;
 use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
+
+pub use borrowed::{IntoMessage, MessageRef};
 
 /// Messages up to this many bytes live inside the [`Message`] itself.
 ///
@@ -26,8 +29,7 @@ pub enum MessageKind {
 /// One whole message: some bytes and their [`MessageKind`].
 ///
 /// Cheap to clone and to send to other threads. Small messages (64 bytes or less) are stored in
-/// place, larger ones share a reference-counted buffer. A received message may share the
-/// connection's read buffer; one that is kept for long should be [compacted](Message::compact).
+/// place, larger ones share a reference-counted buffer.
 ///
 /// ```
 /// use network_system_core::Message;
@@ -94,10 +96,16 @@ impl Len {
 
 impl Block {
     #[inline(always)]
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..((self.len as u64 % TEXT) as usize).min(INLINE)]
+    fn len(&self) -> usize {
+        ((self.len as u64 % TEXT) as usize).min(INLINE)
     }
 
+    #[inline(always)]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len()]
+    }
+
+    #[inline(always)]
     fn kind(&self) -> MessageKind {
         if self.len as u64 >= TEXT {
             MessageKind::Text
@@ -113,24 +121,6 @@ impl Message {
     #[must_use]
     pub fn copy_from(bytes: &[u8]) -> Self {
         Self::copied(bytes, MessageKind::Binary)
-    }
-
-    /// A message of the first `len` bytes of `block`, if that is small enough: a copy of a fixed
-    /// size is a few instructions, one of a variable size is a function call.
-    #[inline(always)]
-    pub(crate) fn from_block(block: &[u8; INLINE], len: usize) -> Option<Self> {
-        let len = Len::new(len, MessageKind::Binary)?;
-        Some(Self(Repr::Inline(Block { bytes: *block, len })))
-    }
-
-    /// The whole block of a small message, for copies of a fixed size; only the first `len()`
-    /// bytes are the message.
-    #[inline(always)]
-    pub(crate) fn block(&self) -> Option<&[u8; INLINE]> {
-        match &self.0 {
-            Repr::Inline(block) => Some(&block.bytes),
-            Repr::Shared { .. } => None,
-        }
     }
 
     #[inline]
@@ -194,36 +184,23 @@ impl Message {
         }
     }
 
-    /// The same message in memory of its own.
-    ///
-    /// A received message is usually a slice of a read buffer of up to 256 KiB and keeps all of it
-    /// alive. Compact what you store for long.
+    /// The same message, borrowed.
+    #[inline(always)]
     #[must_use]
-    pub fn compact(self) -> Self {
-        match self.0 {
-            Repr::Shared { kind, bytes } => Self::copied(&bytes, kind),
-            _ => self,
-        }
-    }
-
-    /// The shared buffer, when there is one.
-    pub(crate) fn shared(&self) -> Option<&Bytes> {
+    pub fn by_ref(&self) -> MessageRef<'_> {
         match &self.0 {
-            Repr::Shared { bytes, .. } => Some(bytes),
-            _ => None,
-        }
-    }
-
-    /// The message without its first `n` bytes (all of them when it is shorter).
-    pub(crate) fn skip(self, n: usize) -> Self {
-        let n = n.min(self.len());
-        let kind = self.kind();
-        match self.0 {
-            Repr::Inline(block) => Self::copied(&block.as_bytes()[n..], kind),
-            Repr::Shared { bytes, .. } => Self(Repr::Shared {
-                kind,
-                bytes: bytes.slice(n..),
-            }),
+            Repr::Inline(block) => MessageRef {
+                bytes: &block.bytes,
+                len: block.len(),
+                kind: block.kind(),
+                shared: None,
+            },
+            Repr::Shared { kind, bytes } => MessageRef {
+                bytes,
+                len: bytes.len(),
+                kind: *kind,
+                shared: Some(bytes),
+            },
         }
     }
 }
@@ -260,15 +237,7 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Message {
 impl fmt::Debug for Message {
     /// The kind, the length and the first 32 bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.as_bytes()[..self.len().min(32)];
-        let more = if shown.len() < self.len() { "…" } else { "" };
-        write!(
-            f,
-            "{:?}({} B, \"{}{more}\")",
-            self.kind(),
-            self.len(),
-            shown.escape_ascii()
-        )
+        self.by_ref().fmt(f)
     }
 }
 
@@ -285,9 +254,25 @@ impl From<Bytes> for Message {
 
 impl From<&Message> for Message {
     /// A clone.
-    #[inline(always)]
+    #[inline]
     fn from(message: &Message) -> Self {
         message.clone()
+    }
+}
+
+impl From<&MessageRef<'_>> for Message {
+    /// As [`MessageRef::to_message`].
+    #[inline]
+    fn from(message: &MessageRef<'_>) -> Self {
+        message.to_message()
+    }
+}
+
+impl From<MessageRef<'_>> for Message {
+    /// As [`MessageRef::to_message`].
+    #[inline]
+    fn from(message: MessageRef<'_>) -> Self {
+        message.to_message()
     }
 }
 
@@ -333,50 +318,6 @@ impl<const N: usize> From<[u8; N]> for Message {
     }
 }
 
-/// What can be sent: anything that is a [`Message`] or becomes one, and `&Message`, which is not
-/// even copied when it is small.
-pub trait IntoMessage {
-    /// A message, or a reference to one.
-    type Held: Borrow<Message> + Into<Message>;
-
-    /// The message.
-    fn hold(self) -> Self::Held;
-}
-
-impl<'a> IntoMessage for &'a Message {
-    type Held = &'a Message;
-
-    #[inline(always)]
-    fn hold(self) -> &'a Message {
-        self
-    }
-}
-
-macro_rules! into_message {
-    ($([$($generics:tt)*] $type:ty),* $(,)?) => {
-        $(impl<$($generics)*> IntoMessage for $type {
-            type Held = Message;
-
-            #[inline(always)]
-            fn hold(self) -> Message {
-                self.into()
-            }
-        })*
-    };
-}
-
-into_message!(
-    [] Message,
-    [] Bytes,
-    [] BytesMut,
-    [] Vec<u8>,
-    [] String,
-    [] &str,
-    [] &[u8],
-    [const N: usize] &[u8; N],
-    [const N: usize] [u8; N],
-);
-
 impl From<Message> for Bytes {
     fn from(message: Message) -> Self {
         message.into_bytes()
@@ -395,7 +336,7 @@ mod tests {
 
     #[test]
     fn small_messages_are_inline_and_large_ones_keep_the_buffer() {
-        assert!(Message::copy_from(&[1; INLINE]).shared().is_none());
+        assert!(Message::copy_from(&[1; INLINE]).by_ref().shared().is_none());
         let bytes = Bytes::from(vec![7; INLINE + 1]);
         let message = Message::from(bytes.clone());
         assert_eq!(message.as_bytes().as_ptr(), bytes.as_ptr());
@@ -403,30 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_gives_its_first_bytes() {
-        let block = std::array::from_fn(|n| n as u8);
-        for len in 0..=INLINE {
-            let message = Message::from_block(&block, len).expect("small");
-            assert_eq!(message, block[..len]);
-        }
-        assert!(Message::from_block(&block, INLINE + 1).is_none());
-    }
-
-    #[test]
-    fn skip_and_compact_keep_the_rest() {
-        for size in [0, 1, 9, 64, 65, 1000] {
-            let bytes: Vec<u8> = (0..size).map(|n| n as u8).collect();
-            for n in [0, 1, 9, 2000] {
-                let rest = Message::from(bytes.clone()).skip(n).compact();
-                assert_eq!(rest, bytes[n.min(bytes.len())..]);
-                assert_eq!(Message::copy_from(&bytes).skip(n), rest);
-            }
-        }
-    }
-
-    #[test]
     fn a_message_is_small_enough_to_move() {
         assert_eq!(size_of::<Message>(), INLINE + 8);
-        assert_eq!(size_of::<crate::Result<Option<Message>>>(), INLINE + 8);
     }
 }

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::OutQueue;
+use crate::out_queue::OutQueue;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 
 /// The queue between senders and the connection's task.

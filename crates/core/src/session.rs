@@ -1,6 +1,5 @@
 //! The handle to one connection: [`Session`], usable from any task and any thread.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,9 +22,9 @@ use crate::config::{OverflowPolicy, SessionConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lane;
 use crate::link::{Endpoint, LinkInfo};
-use crate::message::{IntoMessage, Message};
+use crate::message::{IntoMessage, Message, MessageRef};
+use crate::out_queue::{Encoding, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
-use crate::queue::{Encoding, OutQueue};
 use crate::requests::Requests;
 use crate::statistics::Counters;
 
@@ -122,6 +121,12 @@ impl Session {
         self.0.policy == OverflowPolicy::DropOldest
     }
 
+    /// An empty queue for the session's own task.
+    pub(crate) fn new_queue(&self) -> OutQueue {
+        let shared = &*self.0;
+        OutQueue::quick(&shared.encoding, shared.outbox.high(), self.tracks_sizes())
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
     }
@@ -178,7 +183,12 @@ impl Session {
     /// # Errors
     /// As `send`; [`ErrorKind::QueueFull`] also where the policy is to wait.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<()> {
-        match self.offer(self.data_header(), message.hold().borrow())? {
+        let header = self.data_header();
+        let queued = match message.lend(|message| self.offer(header, message)) {
+            Some(queued) => queued,
+            None => self.offer(header, &message.into().by_ref()),
+        };
+        match queued? {
             true => Ok(()),
             false => Err(self.0.outbox.full()),
         }
@@ -228,7 +238,7 @@ impl Session {
         let push = |queue: &mut OutQueue| {
             messages
                 .iter()
-                .try_for_each(|m| queue.push(&shared.encoding, header, m))
+                .try_for_each(|m| queue.push(&shared.encoding, header, &m.by_ref()))
         };
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
@@ -252,7 +262,7 @@ impl Session {
         }
         // the policy decides about each message alone
         for message in messages {
-            if !self.offer(header, message)? {
+            if !self.offer(header, &message.by_ref())? {
                 return Err(shared.outbox.full());
             }
         }
@@ -443,19 +453,28 @@ impl Session {
         header: Option<Header>,
         message: impl IntoMessage,
     ) -> Sending<'_> {
-        let message = message.hold();
-        let shared = &*self.0;
-        if header.is_none() && shared.outbox.foreign_bytes() == 0 {
-            let quick = lane::with(shared.id, |queue| {
-                queue.push_small(&shared.encoding, message.borrow(), shared.outbox.high())
-            });
-            if quick == Some(true) {
-                return Sending(None);
-            }
+        let quick = message.lend(|message| {
+            let shared = &*self.0;
+            header.is_none()
+                && shared.outbox.foreign_bytes() == 0
+                && lane::with(shared.id, |queue| queue.push_quick(message)) == Some(true)
+        });
+        if quick == Some(true) {
+            return Sending(None);
         }
-        match self.offer(header, message.borrow()) {
+        match message.lend(|message| self.offer(header, message)) {
+            Some(Ok(true)) => Sending(None),
+            Some(Ok(false)) => Sending::waiting(self, header, message.into()),
+            Some(Err(error)) => Sending::failed(error),
+            None => self.send_slow(header, message.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn send_slow(&self, header: Option<Header>, message: Message) -> Sending<'_> {
+        match self.offer(header, &message.by_ref()) {
             Ok(true) => Sending(None),
-            Ok(false) => Sending::waiting(self, header, message.into()),
+            Ok(false) => Sending::waiting(self, header, message),
             Err(error) => Sending::failed(error),
         }
     }
@@ -466,7 +485,8 @@ impl Session {
         if !matches!(header, Header::Failure { .. }) {
             shared.traffic.controls.fetch_add(1, Relaxed);
         }
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message);
+        let push =
+            |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message.by_ref());
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
             push(queue)
@@ -532,7 +552,7 @@ impl Session {
     /// Queues the message if there is room, or does what the policy says; `false` when the caller
     /// has to wait or fail.
     #[inline(never)]
-    fn offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
+    fn offer(&self, header: Option<Header>, message: &MessageRef<'_>) -> Result<bool> {
         match self.try_offer(header, message) {
             Ok(false) => self.full(),
             result => result,
@@ -541,7 +561,7 @@ impl Session {
 
     /// Queues the message if there is room, or if the policy makes room.
     #[inline]
-    fn try_offer(&self, header: Option<Header>, message: &Message) -> Result<bool> {
+    fn try_offer(&self, header: Option<Header>, message: &MessageRef<'_>) -> Result<bool> {
         let shared = &*self.0;
         let size = message.len() + HEADER;
         let own = lane::with(shared.id, |queue| {
@@ -562,7 +582,7 @@ impl Session {
     fn offer_foreign(
         &self,
         header: Option<Header>,
-        message: &Message,
+        message: &MessageRef<'_>,
         size: usize,
     ) -> Result<bool> {
         let shared = &*self.0;
@@ -584,7 +604,7 @@ impl Session {
 
     /// Queues a message for all, which is not encoded yet; `false` when there was no room.
     pub(crate) fn send_unencoded(&self, message: &Message) -> Result<bool> {
-        self.try_offer(self.data_header(), message)
+        self.try_offer(self.data_header(), &message.by_ref())
     }
 
     #[cold]
@@ -641,8 +661,10 @@ impl Session {
 /// wait. Dropping it while it waits takes the message back.
 #[must_use = "the outbox may be full; await it to wait for room and to learn of errors"]
 pub struct Sending<'a>(
-    /// `None` when it is done: as small as can be, since nearly all are.
-    Option<Box<Slow<'a>>>,
+    /// `None` when it is done: as small as can be, since nearly all are. An `Arc` because the code
+    /// that drops one is so short that it is inlined, a `Mutex` because an `Arc` asks for `Sync`;
+    /// neither is ever shared.
+    Option<Arc<Mutex<Slow<'a>>>>,
 );
 
 /// A send that has failed or has to wait.
@@ -654,7 +676,7 @@ enum Slow<'a> {
 impl<'a> Sending<'a> {
     #[cold]
     fn failed(error: Error) -> Self {
-        Self(Some(Box::new(Slow::Failed(error))))
+        Self(Some(Arc::new(Mutex::new(Slow::Failed(error)))))
     }
 
     /// The slow path may allocate: it ends in a sleep anyway.
@@ -663,19 +685,22 @@ impl<'a> Sending<'a> {
         if session.0.policy != OverflowPolicy::Wait {
             return Self::failed(session.0.outbox.full());
         }
-        Self(Some(Box::new(Slow::Waiting(Box::pin(async move {
+        let waiting = async move {
             loop {
                 session.room(message.len() + HEADER).await?;
-                if session.offer(header, &message)? {
+                if session.offer(header, &message.by_ref())? {
                     return Ok(());
                 }
             }
-        })))))
+        };
+        let waiting = Slow::Waiting(Box::pin(waiting));
+        Self(Some(Arc::new(Mutex::new(waiting))))
     }
 
     #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match self.0.as_deref_mut() {
+        let slow = self.0.as_mut().and_then(Arc::get_mut);
+        match slow.map(|slow| slow.get_mut().unwrap_or_else(PoisonError::into_inner)) {
             Some(Slow::Waiting(waiting)) => waiting.as_mut().poll(cx),
             Some(Slow::Failed(error)) => Poll::Ready(Err(error.clone())),
             None => Poll::Ready(Ok(())),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use clap::ValueEnum;
-use network_system::{Handler, Message, MessageKind, Request, Result, Server, Session};
+use network_system::{Handler, Message, MessageKind, MessageRef, Request, Result, Server, Session};
 use serde::{Deserialize, Serialize};
 
 /// What the server does with a message.
@@ -60,13 +60,13 @@ impl Service {
 
 impl Handler for Service {
     #[inline]
-    async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
+    async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
         match self.mode {
             Mode::Echo => session.send(message).await,
-            Mode::Upper => session.send(upper(message)).await,
+            Mode::Upper => session.send(upper(&message.to_message())).await,
             Mode::Discard => Ok(()),
             Mode::Broadcast => {
-                self.broadcast(message);
+                self.broadcast(&message.to_message());
                 Ok(())
             }
         }

@@ -53,10 +53,10 @@ pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
-    Endpoint, Error, ErrorKind, Events, Handler, Ignore, IntoMessage, Latency, Link, LinkInfo,
-    Listener, Memory, Message, MessageBatch, MessageKind, OnMessage, OutQueue, Outcome, Request,
-    Result, Sending, Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics,
-    StreamLink, Transports, ZERO_COPY, config, wire,
+    Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, IntoMessage, Latency, Link,
+    LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
+    OutQueue, Outcome, Request, Result, Sending, Sent, Session, SessionStatistics, Sessions, Side,
+    Sink, Source, Statistics, StreamLink, Transports, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 
@@ -64,7 +64,7 @@ pub use network_system_transports::{AnyLink, Schemes};
 pub mod prelude {
     pub use crate::{
         Backoff, Client, CloseReason, Error, ErrorKind, Framing, Handler, Message, MessageBatch,
-        OverflowPolicy, Request, Result, Server, Session,
+        MessageRef, OverflowPolicy, Request, Result, Server, Session,
     };
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{echo_on, eventually, only_session, within};
 use network_system::{
-    Backoff, Client, ClientState, CloseReason, Error, ErrorKind, Handler, Message, OverflowPolicy,
-    Result, Server, Session,
+    Backoff, Client, ClientState, CloseReason, Error, ErrorKind, Handler, Message, MessageRef,
+    OverflowPolicy, Result, Server, Session,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -407,7 +407,7 @@ impl Handler for Slow {
         Ok(())
     }
 
-    async fn on_message(&self, _: &Session, _: &Message) -> Result<()> {
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Healthy, ended, frame, read_to_end, round_trip, socket_address, within};
 use network_system::{
-    Client, CloseReason, Error, ErrorKind, Handler, Message, Request, Result, Server, Session,
+    Client, CloseReason, Error, ErrorKind, Handler, MessageRef, Request, Result, Server, Session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -56,7 +56,7 @@ impl Handler for Obedient {
         }
     }
 
-    async fn on_message(&self, session: &Session, message: &Message) -> Result<()> {
+    async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
         self.obey(session, message.as_str().unwrap()).await
     }
 

@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
 use network_system_core::{
-    Address, Bound, Encoding, Link, LinkInfo, Listener, Memory, MemoryBound, MemoryListener,
-    Message, OutQueue, Result, Sent, Sink, Source, StreamLink, Transports,
+    Address, Bound, Encoding, InQueue, Link, LinkInfo, Listener, Memory, MemoryBound,
+    MemoryListener, OutQueue, Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
@@ -87,17 +87,8 @@ impl AnyLink {
 }
 
 impl Source for AnyLink {
-    #[inline(always)]
-    fn take(&mut self) -> Result<Option<Message>> {
-        each!(self, Self, link => link.take())
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        each!(self, Self, link => link.poll_fill(cx))
-    }
-
-    fn discard(&mut self) {
-        each!(self, Self, link => link.discard());
+    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
+        each!(self, Self, link => link.poll_fill(cx, queue))
     }
 }
 
@@ -122,11 +113,6 @@ impl Sink for AnyLink {
 impl Link for AnyLink {
     fn info(&self) -> &LinkInfo {
         each!(self, Self, link => link.info())
-    }
-
-    #[inline]
-    fn bytes_received(&self) -> u64 {
-        each!(self, Self, link => link.bytes_received())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::WireError;
 
@@ -70,7 +70,6 @@ impl Payload {
 /// A codec for records of a fixed size:
 ///
 /// ```
-/// use bytes::BytesMut;
 /// use network_system_wire::{Codec, Decoded, Frame, Payload, WireError};
 ///
 /// #[derive(Debug)]
@@ -84,7 +83,7 @@ impl Payload {
 ///         Ok(Decoded::Frame(Frame { payload: Payload::Range(0..16), consumed: 16 }))
 ///     }
 ///
-///     fn header(&self, payload: &[u8], _out: &mut BytesMut) -> Result<(), WireError> {
+///     fn header(&self, payload: &[u8], _out: &mut Vec<u8>) -> Result<(), WireError> {
 ///         if payload.len() != 16 {
 ///             return Err(WireError::Invalid("a record has 16 bytes".into()));
 ///         }
@@ -96,7 +95,7 @@ impl Payload {
 ///     }
 /// }
 ///
-/// let mut out = BytesMut::new();
+/// let mut out = Vec::new();
 /// assert!(Records.encode(b"short", &mut out).is_err());
 /// Records.encode(b"sixteen bytes ok", &mut out)?;
 /// assert!(matches!(Records.decode(&out, 0)?, Decoded::Frame(frame) if frame.consumed == 16));
@@ -144,10 +143,10 @@ pub trait Codec: Send + Sync + Debug + 'static {
     ///
     /// [`WireError::MessageTooLarge`] above the limit, [`WireError::Invalid`] if this framing
     /// cannot carry the payload. `out` is as it was then.
-    fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError>;
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError>;
 
     /// Appends what goes after `payload`; by default nothing.
-    fn trailer(&self, payload: &[u8], out: &mut BytesMut) {
+    fn trailer(&self, payload: &[u8], out: &mut Vec<u8>) {
         let _ = (payload, out);
     }
 
@@ -159,7 +158,7 @@ pub trait Codec: Send + Sync + Debug + 'static {
     /// # Errors
     ///
     /// Those of [`header`](Codec::header); `out` is as it was then.
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         let start = out.len();
         if let Err(error) = self.header(payload, out) {
             // Half a frame in a send buffer would garble everything after it, so do not rely on the

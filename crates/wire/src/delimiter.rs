@@ -1,6 +1,6 @@
 //! Messages that end with an agreed sequence of bytes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::error::check_size;
 use crate::search::find_end;
@@ -100,7 +100,7 @@ impl Codec for Delimiter {
         }
     }
 
-    fn header(&self, payload: &[u8], _out: &mut BytesMut) -> Result<(), WireError> {
+    fn header(&self, payload: &[u8], _out: &mut Vec<u8>) -> Result<(), WireError> {
         check_size(payload.len(), self.max_message)?;
         if self.occurs_early(payload) {
             return Err(WireError::Invalid(
@@ -111,7 +111,7 @@ impl Codec for Delimiter {
         Ok(())
     }
 
-    fn trailer(&self, _payload: &[u8], out: &mut BytesMut) {
+    fn trailer(&self, _payload: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.delimiter);
     }
 
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn payloads_that_would_end_early() {
         let accepts = |delimiter, payload: &str| {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let accepted = codec(delimiter)
                 .encode(payload.as_bytes(), &mut out)
                 .is_ok();

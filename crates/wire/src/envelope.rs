@@ -19,7 +19,7 @@
 //! encryption) were applied to the payload; none exists yet, so they must be 0. Hello is the first
 //! message in each direction.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::WireError;
 
@@ -81,7 +81,7 @@ impl Header {
 
     /// Appends the header; the payload goes behind it.
     #[inline]
-    pub fn put(&self, out: &mut BytesMut) {
+    pub fn put(&self, out: &mut Vec<u8>) {
         out.put_u8(self.kind() << 4);
         match *self {
             Self::Data | Self::GoAway => {}

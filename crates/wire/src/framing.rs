@@ -4,8 +4,6 @@ mod parse;
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-
 pub use self::parse::ParseFramingError;
 use crate::{Codec, Decoded, Delimiter, Frame, LengthPrefix, Lines, Raw, WireError};
 
@@ -87,12 +85,12 @@ impl Framing {
     }
 
     #[inline(never)]
-    fn header_other(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn header_other(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         self.codec().header(payload, out)
     }
 
     #[inline(never)]
-    fn encode_other(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn encode_other(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         self.codec().encode(payload, out)
     }
 }
@@ -133,7 +131,7 @@ impl Codec for Framing {
     }
 
     #[inline]
-    fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         match self {
             Self::LengthPrefix(codec) => codec.header(payload, out),
             _ => self.header_other(payload, out),
@@ -141,7 +139,7 @@ impl Codec for Framing {
     }
 
     #[inline]
-    fn trailer(&self, payload: &[u8], out: &mut BytesMut) {
+    fn trailer(&self, payload: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::LengthPrefix(_) | Self::Raw(_) => {}
             _ => self.codec().trailer(payload, out),
@@ -149,7 +147,7 @@ impl Codec for Framing {
     }
 
     #[inline]
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         match self {
             Self::LengthPrefix(codec) => codec.encode(payload, out),
             _ => self.encode_other(payload, out),
@@ -221,7 +219,7 @@ mod tests {
             Ok(Decoded::Frame(Frame { payload, consumed }))
         }
 
-        fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
             out.extend_from_slice(&[payload.len() as u8]);
             match payload.len() {
                 0..=9 => Ok(()),
@@ -230,7 +228,7 @@ mod tests {
             }
         }
 
-        fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
             self.header(payload, out)?;
             out.extend(payload.iter().map(|byte| !byte));
             Ok(())
@@ -254,7 +252,7 @@ mod tests {
             Inverted.decode(input, examined)
         }
 
-        fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
             Inverted.header(payload, out)
         }
 
@@ -268,7 +266,7 @@ mod tests {
         let framing = Framing::custom(Inverted).with_max_message(5);
         assert_eq!(framing.max_message(), 9);
         assert!(!framing.is_transparent());
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         framing.encode(&[1, 2], &mut out).unwrap();
         assert_eq!(&out[..], [2, !1, !2]);
         let Ok(Decoded::Frame(frame)) = framing.decode(&out, 0) else {
@@ -287,13 +285,13 @@ mod tests {
 
     #[test]
     fn a_header_that_fails_late_leaves_no_trace() {
-        let mut out = BytesMut::from("before");
+        let mut out = b"before".to_vec();
         assert!(
             Framing::custom(Careless)
                 .encode(&[0; 10], &mut out)
                 .is_err()
         );
-        assert_eq!(out, "before");
+        assert_eq!(out, b"before");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Messages behind their length: the default framing, and the only one on the fastest path.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::error::check_size;
 use crate::{Codec, DEFAULT_MAX_MESSAGE, Decoded, Frame, Payload, WireError, varint};
@@ -116,7 +116,7 @@ impl LengthPrefix {
     ///
     /// [`WireError::MessageTooLarge`] above the limit; `out` is as it was then.
     #[inline]
-    pub fn put_length(&self, len: usize, out: &mut BytesMut) -> Result<(), WireError> {
+    pub fn put_length(&self, len: usize, out: &mut Vec<u8>) -> Result<(), WireError> {
         if self.is_default_layout()
             && len <= self.max_message
             && let Ok(length) = u32::try_from(len)
@@ -127,15 +127,27 @@ impl LengthPrefix {
         self.put_other_length(len, out)
     }
 
+    /// The length of the payload behind the 4 bytes of its header, when `input` begins with a whole
+    /// frame in the default layout; `None` in every other case, for [`decode`](Codec::decode) to
+    /// tell. It says no more than `decode`, with a result that fits a register.
+    #[inline(always)]
+    pub fn whole(&self, input: &[u8]) -> Option<usize> {
+        let (length, rest) = input.split_first_chunk()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        (self.is_default_layout() && length <= self.max_message && length <= rest.len())
+            .then_some(length)
+    }
+
+    /// Whether the length takes 4 bytes, big endian.
     #[inline]
-    const fn is_default_layout(&self) -> bool {
+    pub const fn is_default_layout(&self) -> bool {
         matches!((self.width, self.order), (Width::U32, ByteOrder::Big))
     }
 
     /// Every layout, and the errors of all. Out of line to keep the default layout small where it
     /// is inlined.
     #[inline(never)]
-    fn put_other_length(&self, len: usize, out: &mut BytesMut) -> Result<(), WireError> {
+    fn put_other_length(&self, len: usize, out: &mut Vec<u8>) -> Result<(), WireError> {
         check_size(len, self.max_message())?;
         // No cast below loses bits: `max_message()` is within what the width can express.
         let length = len as u64;
@@ -234,12 +246,12 @@ impl Codec for LengthPrefix {
     }
 
     #[inline]
-    fn header(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         self.put_length(payload.len(), out)
     }
 
     #[inline]
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+    fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         self.put_length(payload.len(), out)?;
         out.extend_from_slice(payload);
         Ok(())
@@ -257,7 +269,7 @@ mod tests {
     use super::*;
 
     fn encoded(codec: LengthPrefix, payload: &[u8]) -> Vec<u8> {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         codec.encode(payload, &mut out).unwrap();
         out.to_vec()
     }
@@ -305,6 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn whole_says_what_decode_says() {
+        for max in [2, 3, 1000] {
+            for layout in [LengthPrefix::default(), LengthPrefix::varint()] {
+                let codec = layout.with_max_message(max);
+                let input = [0, 0, 0, 3, 1, 2, 3, 4];
+                for end in 0..=input.len() {
+                    let decoded = codec.decode(&input[..end], 0);
+                    let whole = codec.whole(&input[..end]);
+                    if layout == LengthPrefix::default() {
+                        assert_eq!(matches!(decoded, Ok(Decoded::Frame(_))), whole == Some(3));
+                    } else {
+                        assert_eq!(whole, None);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn empty_messages_are_legal() {
         let codec = LengthPrefix::default();
         assert_eq!(encoded(codec, b""), [0; 4]);
@@ -331,11 +362,11 @@ mod tests {
     fn a_narrow_length_lowers_the_limit() {
         let codec = LengthPrefix::new().with_width(Width::U8);
         assert_eq!(codec.max_message(), 255);
-        let mut out = BytesMut::from("before");
+        let mut out = b"before".to_vec();
         let error = codec.put_length(256, &mut out);
         let (length, limit) = (256, 255);
         assert_eq!(error, Err(WireError::MessageTooLarge { length, limit }));
-        assert_eq!(out, "before");
+        assert_eq!(out, b"before");
     }
 
     /// Only the length is looked at, so this works without memory for such a payload.
@@ -344,7 +375,7 @@ mod tests {
     fn lengths_beyond_four_bytes() {
         let len = u32::MAX as usize + 1;
         let codec = LengthPrefix::new().with_max_message(usize::MAX);
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         assert!(codec.put_length(len - 1, &mut out).is_ok());
         assert_eq!(&out[..], [0xff; 4]);
         assert!(codec.put_length(len, &mut out).is_err());

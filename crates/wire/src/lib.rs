@@ -7,11 +7,10 @@
 //! [`Framing::Custom`] for your own.
 //!
 //! ```
-//! use bytes::BytesMut;
 //! use network_system_wire::{Codec, Decoded, Framing};
 //!
 //! let framing = Framing::default(); // a length of 4 bytes, big endian, then the message
-//! let mut stream = BytesMut::new();
+//! let mut stream = Vec::new();
 //! framing.encode(b"hello", &mut stream)?;
 //! assert_eq!(&stream[..], b"\0\0\0\x05hello");
 //!

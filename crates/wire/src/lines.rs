@@ -1,6 +1,6 @@
 //! One message per line of text.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::error::check_size;
 use crate::search::find_byte;
@@ -82,7 +82,7 @@ impl Codec for Lines {
         }
     }
 
-    fn header(&self, payload: &[u8], _out: &mut BytesMut) -> Result<(), WireError> {
+    fn header(&self, payload: &[u8], _out: &mut Vec<u8>) -> Result<(), WireError> {
         check_size(payload.len(), self.max_message)?;
         if payload.ends_with(b"\r") {
             return Err(WireError::Invalid(
@@ -99,7 +99,7 @@ impl Codec for Lines {
         Ok(())
     }
 
-    fn trailer(&self, _payload: &[u8], out: &mut BytesMut) {
+    fn trailer(&self, _payload: &[u8], out: &mut Vec<u8>) {
         out.put_u8(b'\n');
     }
 
@@ -154,13 +154,13 @@ mod tests {
 
     #[test]
     fn payloads_that_are_no_line() {
-        let mut out = BytesMut::from("before");
+        let mut out = b"before".to_vec();
         for payload in ["a\nb", "\n", "a\r", "\r", "a\r\n"] {
             let error = Lines::new().encode(payload.as_bytes(), &mut out);
             assert!(matches!(error, Err(WireError::Invalid(_))), "{payload:?}");
         }
-        assert_eq!(out, "before");
+        assert_eq!(out, b"before");
         Lines::new().encode(b"a\rb", &mut out).unwrap();
-        assert_eq!(out, "beforea\rb\n");
+        assert_eq!(out, b"beforea\rb\n");
     }
 }

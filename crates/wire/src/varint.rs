@@ -1,6 +1,6 @@
 //! Unsigned LEB128: seven bits per byte, lowest first, the top bit set on all bytes but the last.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::WireError;
 
@@ -35,7 +35,7 @@ pub(crate) fn read(input: &[u8]) -> Result<Option<(u64, usize)>, WireError> {
 }
 
 /// Appends `value`.
-pub(crate) fn put(mut value: u64, out: &mut BytesMut) {
+pub(crate) fn put(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.put_u8((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -61,7 +61,7 @@ mod tests {
                 &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
             ),
         ] {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             put(value, &mut out);
             assert_eq!(&out[..], bytes);
             assert_eq!(read(bytes), Ok(Some((value, bytes.len()))));

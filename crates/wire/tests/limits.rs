@@ -3,7 +3,6 @@
 
 mod common;
 
-use bytes::BytesMut;
 use common::{bytewise, read};
 use network_system_wire::{ByteOrder, Codec, Decoded, Framing, LengthPrefix, Width, WireError};
 
@@ -38,7 +37,7 @@ fn limit_is_exact_in_both_directions() {
     for limit in limits.iter().copied() {
         for framing in all(limit) {
             let limit = framing.max_message(); // one byte of length cannot say more than 255
-            let mut stream = BytesMut::new();
+            let mut stream = Vec::new();
             framing.encode(&vec![b'x'; limit], &mut stream).unwrap();
             let outcome = read(&framing, bytewise(&stream));
             assert_eq!(outcome.messages, [vec![b'x'; limit]], "{framing} {limit}");
@@ -49,11 +48,11 @@ fn limit_is_exact_in_both_directions() {
                 limit,
             };
             let above = vec![b'x'; limit + 1];
-            let refused = framing.encode(&above, &mut BytesMut::new());
+            let refused = framing.encode(&above, &mut Vec::new());
             assert_eq!(refused, Err(too_large.clone()), "{framing} {limit}");
 
             // The same from a peer that allows more.
-            let mut stream = BytesMut::new();
+            let mut stream = Vec::new();
             let peer = framing.clone().with_max_message(limit + 1);
             if peer.encode(&above, &mut stream).is_err() {
                 assert_eq!((framing.to_string(), limit), ("length:1".into(), 255));
@@ -137,7 +136,7 @@ fn an_end_inside_a_frame_is_truncation() {
         "varint",
     ] {
         let framing: Framing = text.parse().unwrap();
-        let mut stream = BytesMut::new();
+        let mut stream = Vec::new();
         framing.encode(&[b'x'; 200], &mut stream).unwrap();
         assert_eq!(framing.finish(b""), Ok(None));
         for end in 1..stream.len() {

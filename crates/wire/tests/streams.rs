@@ -4,7 +4,6 @@
 
 mod common;
 
-use bytes::BytesMut;
 use common::{Outcome, bytewise, check_limit, cut, read};
 use network_system_wire::{ByteOrder, Codec, Delimiter, Framing, LengthPrefix, Lines, Raw, Width};
 use proptest::collection::vec;
@@ -86,8 +85,8 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 /// Encodes what the codec accepts; gives the stream and the accepted payloads.
-fn encode(codec: &dyn Codec, payloads: Vec<Vec<u8>>) -> (BytesMut, Vec<Vec<u8>>) {
-    let mut stream = BytesMut::new();
+fn encode(codec: &dyn Codec, payloads: Vec<Vec<u8>>) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut stream = Vec::new();
     let mut sent = Vec::new();
     for payload in payloads {
         let before = stream.clone();
@@ -136,7 +135,7 @@ proptest! {
         framing in framings(),
         payload in vec(select(&b"ab\r\n"[..]), 0..24),
     ) {
-        let mut stream = BytesMut::new();
+        let mut stream = Vec::new();
         if framing.encode(&payload, &mut stream).is_ok() || payload.len() > framing.max_message() {
             return Ok(());
         }
@@ -170,7 +169,7 @@ proptest! {
         let parsed: Framing = framing.to_string().parse().expect("its own text");
         prop_assert_eq!(parsed.to_string(), framing.to_string());
         // The same bytes on the wire, too.
-        let (mut a, mut b) = (BytesMut::new(), BytesMut::new());
+        let (mut a, mut b) = (Vec::new(), Vec::new());
         let limited = framing.with_max_message(1000);
         let payload = vec![b'x'; 200];
         prop_assert!(limited.encode(&payload, &mut a).is_ok());

@@ -42,7 +42,7 @@ impl Offline {
             );
         }
         self.bytes += size;
-        self.messages.push_back(message.compact());
+        self.messages.push_back(message);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Handler;
 use crate::link::{Link, Sink, Transports};
-use crate::message::Message;
+use crate::message::MessageRef;
 use crate::outbox::Command;
 use crate::requests::Request;
 use crate::session::Session;
@@ -249,7 +249,7 @@ impl<H: Handler> Handler for Outgoing<H> {
     fn on_message(
         &self,
         session: &Session,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         self.inner.on_message(session, message)
     }

@@ -9,8 +9,8 @@ use network_system_wire::envelope::Header;
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
+use crate::out_queue::{Encoding, encode};
 use crate::outbox::Command;
-use crate::queue::{Encoding, encode};
 use crate::session::Session;
 
 /// Locks that connects and disconnects of different threads spread over.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use network_system::{Backoff, Client, Connection, Handler, Message, Session};
+use network_system::{Backoff, Client, Connection, Handler, Message, MessageRef, Session};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -86,13 +86,17 @@ impl Handler for Streamer {
         session.send(request()).await
     }
 
-    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
+    async fn on_message(
+        &self,
+        session: &Session,
+        message: &MessageRef<'_>,
+    ) -> network_system::Result<()> {
         let started = guard(&self.sent).take();
         if let Some((sent, watch)) = started {
-            let _ = self.report.send(self.answered(message, sent, &watch));
+            let _ = self.report.send(self.answered(&message, sent, &watch));
             return Ok(());
         }
-        if let Err(error) = Tally::from_answer(message).and_then(|t| t.confirm(&self.pattern, 0)) {
+        if let Err(error) = Tally::from_answer(&message).and_then(|t| t.confirm(&self.pattern, 0)) {
             let _ = self.report.send(Err(error));
             return Ok(());
         }
@@ -215,8 +219,12 @@ impl Handler for Echoer {
     }
 
     #[inline]
-    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
-        match self.turn(message) {
+    async fn on_message(
+        &self,
+        session: &Session,
+        message: &MessageRef<'_>,
+    ) -> network_system::Result<()> {
+        match self.turn(&message) {
             Ok(Some(next)) => session.send(&next).await,
             Ok(None) => Ok(()),
             Err(error) => {

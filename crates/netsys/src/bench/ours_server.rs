@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use network_system::{CloseReason, Handler, Message, Server, Session};
+use network_system::{CloseReason, Handler, MessageRef, Server, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{ServerArgs, ready};
@@ -66,11 +66,15 @@ impl Tallies {
 
 impl Handler for Counting {
     #[inline]
-    async fn on_message(&self, session: &Session, message: &Message) -> network_system::Result<()> {
+    async fn on_message(
+        &self,
+        session: &Session,
+        message: &MessageRef<'_>,
+    ) -> network_system::Result<()> {
         match message.first() {
             Some(&ECHO) => session.send(message).await,
             Some(&COUNT) => {
-                TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).add(message));
+                TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).add(&message));
                 Ok(())
             }
             _ => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use network_system::{Backoff, Client, Error, ErrorKind, Handler, Message, Session};
+use network_system::{Backoff, Client, Error, ErrorKind, Handler, Message, MessageRef, Session};
 
 use super::input::Input;
 use super::print::Printer;
@@ -26,8 +26,12 @@ impl Show {
 }
 
 impl Handler for Show {
-    async fn on_message(&self, _: &Session, message: &Message) -> network_system::Result<()> {
-        self.print(message).map_err(|failure| {
+    async fn on_message(
+        &self,
+        _: &Session,
+        message: &MessageRef<'_>,
+    ) -> network_system::Result<()> {
+        self.print(&message.to_message()).map_err(|failure| {
             Error::new(ErrorKind::Io, "print a message").because(failure.to_string().trim_end())
         })
     }

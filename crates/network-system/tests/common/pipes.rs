@@ -1,14 +1,14 @@
 //! A transport as a user would write one: `pipe://name`, where whole messages go through channels.
 //! Nothing of it is in the library; the tests look at what reaches its sinks, and hold them up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use network_system::config::LinkConfig;
 use network_system::{
-    Address, Bound, Encoding, Endpoint, Error, ErrorKind, Link, LinkInfo, Listener, Message,
-    OutQueue, Result, Sent, Sink, Source, Transports,
+    Address, Bound, Encoding, Endpoint, Error, ErrorKind, InQueue, Link, LinkInfo, Listener,
+    Message, OutQueue, Result, Sent, Sink, Source, Transports,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -20,8 +20,6 @@ pub struct Pipes;
 pub struct PipeLink {
     info: LinkInfo,
     incoming: UnboundedReceiver<Message>,
-    taken: VecDeque<Message>,
-    received: u64,
     outgoing: Option<UnboundedSender<Message>>,
     gate: Gate,
 }
@@ -91,8 +89,6 @@ fn link(
     PipeLink {
         info: LinkInfo::new("pipe", end(), end(), config),
         incoming,
-        taken: VecDeque::new(),
-        received: 0,
         outgoing: Some(outgoing),
         gate,
     }
@@ -159,24 +155,16 @@ impl Listener for PipeListener {
 }
 
 impl Source for PipeLink {
-    fn take(&mut self) -> Result<Option<Message>> {
-        Ok(self.taken.pop_front())
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
         match self.incoming.poll_recv(cx) {
             Poll::Ready(Some(message)) => {
-                self.received += message.len() as u64;
-                self.taken.push_back(message);
+                let bytes = message.len() as u64;
+                queue.push(message, bytes);
                 Poll::Ready(Ok(true))
             }
             Poll::Ready(None) => Poll::Ready(Ok(false)),
             Poll::Pending => Poll::Pending,
         }
-    }
-
-    fn discard(&mut self) {
-        self.taken.clear();
     }
 }
 
@@ -218,9 +206,5 @@ impl Sink for PipeLink {
 impl Link for PipeLink {
     fn info(&self) -> &LinkInfo {
         &self.info
-    }
-
-    fn bytes_received(&self) -> u64 {
-        self.received
     }
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn put(header: Header) -> BytesMut {
-    let mut out = BytesMut::new();
+fn put(header: Header) -> Vec<u8> {
+    let mut out = Vec::new();
     header.put(&mut out);
     assert_eq!(out.len(), header.encoded_len());
     out

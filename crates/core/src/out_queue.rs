@@ -1,21 +1,27 @@
 //! The queue of outgoing messages in the form in which they are written: small ones encoded into
 //! one contiguous buffer, large ones as slices of their own.
 
+mod chunk;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use network_system_wire::envelope::Header;
 use network_system_wire::{Codec, Framing};
 
-use crate::buffers;
+use self::chunk::{Chunk, SHORT};
+use crate::buffers::{READ, WriteBuffer};
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::message::{INLINE, Message};
+use crate::message::{Message, MessageRef};
 
 /// Payloads from this size on are not copied but written from where they lie.
 ///
 /// Measured on loopback: below about 8 KiB a copy costs less than one more slice in the write.
 pub const ZERO_COPY: usize = 8 * 1024;
+
+/// Bytes of the default header.
+const LENGTH: usize = 4;
 
 /// How a link wants its queue filled.
 #[derive(Clone, Debug)]
@@ -33,7 +39,7 @@ pub struct OutQueue {
     /// What goes before `tail`.
     chunks: VecDeque<Chunk>,
     /// The encoded small messages at the end.
-    tail: BytesMut,
+    tail: WriteBuffer,
     bytes: usize,
     messages: usize,
     /// The encoded size of each message; kept only where the oldest may be dropped.
@@ -47,33 +53,48 @@ pub struct OutQueue {
     marked: (usize, usize),
     /// Bytes of what is queued that may be answers which the peer alone has caused.
     answers: usize,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    Bytes(Bytes),
-    Message(Message),
+    /// The largest message that [`push_quick`](Self::push_quick) takes, if any, and up to how many
+    /// bytes in the queue.
+    quick: Option<usize>,
+    high: usize,
 }
 
 /// What a message counts besides its bytes where the transport keeps messages apart: the memory
 /// that it takes here, so that many small or empty ones are bounded too.
 const SLOT: usize = size_of::<Chunk>();
 
-impl Chunk {
-    fn len(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Message(message) => message.len(),
-        }
-    }
-}
-
 impl OutQueue {
     /// An empty queue. One that `tracks` sizes can drop its oldest messages.
-    pub(crate) fn new(tracks: bool) -> Self {
+    pub(crate) const fn new(tracks: bool) -> Self {
         Self {
-            sizes: tracks.then(VecDeque::new),
-            ..Self::default()
+            chunks: VecDeque::new(),
+            tail: WriteBuffer::new(),
+            bytes: 0,
+            messages: 0,
+            sizes: if tracks { Some(VecDeque::new()) } else { None },
+            partial: 0,
+            marks: VecDeque::new(),
+            marked: (0, 0),
+            answers: 0,
+            quick: None,
+            high: 0,
+        }
+    }
+
+    /// An empty queue that takes messages the [quick](Self::push_quick) way where `encoding` allows
+    /// it, up to `high` bytes.
+    pub(crate) fn quick(encoding: &Encoding, high: usize, tracks: bool) -> Self {
+        let quick = match encoding {
+            Encoding::Stream(Framing::LengthPrefix(prefix)) if !tracks => {
+                let most = prefix.max_message.min(ZERO_COPY - 1);
+                prefix.is_default_layout().then_some(most)
+            }
+            _ => None,
+        };
+        Self {
+            quick,
+            high,
+            ..Self::new(tracks)
         }
     }
 
@@ -106,30 +127,14 @@ impl OutQueue {
     /// # Errors
     /// [`ErrorKind::MessageTooLarge`] or [`ErrorKind::InvalidArgument`] when the framing cannot
     /// carry it; nothing is queued then.
-    #[inline]
     pub fn push(
         &mut self,
         encoding: &Encoding,
         header: Option<Header>,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> Result<()> {
         let before = self.bytes;
         match encoding {
-            Encoding::Stream(framing) if header.is_none() && message.len() < ZERO_COPY => {
-                let tail = self.tail(message.len().max(INLINE));
-                let start = tail.len();
-                match (framing, message.block()) {
-                    // a copy of a fixed size is a few instructions, one of a variable size a call
-                    (Framing::LengthPrefix(prefix), Some(block)) => {
-                        prefix.put_length(message.len(), tail).map_err(unsendable)?;
-                        let end = tail.len() + message.len();
-                        tail.extend_from_slice(block);
-                        tail.truncate(end);
-                    }
-                    _ => framing.encode(message, tail).map_err(unsendable)?,
-                }
-                self.bytes += self.tail.len() - start;
-            }
             Encoding::Stream(framing) => self.push_frame(framing, header, message)?,
             Encoding::Messages => {
                 let message = with_header(header, message);
@@ -151,42 +156,34 @@ impl OutQueue {
         Ok(())
     }
 
-    /// The way of nearly all messages, in as few instructions as can be: a small message without
-    /// a header goes behind others into a buffer that has room, below `high` bytes. `false` when
-    /// anything is different; nothing is queued then.
+    /// The way of nearly all messages, in as few instructions as can be: one behind a length goes
+    /// behind others into a buffer that has room. `false` when anything is different; nothing is
+    /// queued then.
     #[inline(always)]
-    pub(crate) fn push_small(
-        &mut self,
-        encoding: &Encoding,
-        message: &Message,
-        high: usize,
-    ) -> bool {
-        let (Encoding::Stream(Framing::LengthPrefix(prefix)), Some(block)) =
-            (encoding, message.block())
-        else {
-            return false;
-        };
-        let start = self.tail.len();
-        let roomy = self.tail.capacity() - start >= 2 * INLINE && self.bytes + 2 * INLINE <= high;
-        if !roomy || self.sizes.is_some() {
-            return false;
-        }
+    pub(crate) fn push_quick(&mut self, message: &MessageRef<'_>) -> bool {
         let len = message.len();
-        if prefix.put_length(len, &mut self.tail).is_err() {
+        let bytes = self.bytes + LENGTH + len;
+        if self.quick.is_none_or(|most| len > most) || bytes > self.high {
             return false;
         }
-        let end = self.tail.len() + len;
-        self.tail.extend_from_slice(block);
-        self.tail.truncate(end);
-        self.bytes += end - start;
-        self.messages += 1;
-        true
+        // no larger than `most`, which fits
+        let header = (len as u32).to_be_bytes();
+        let put = match message.block() {
+            // a copy of a fixed size is a few instructions, one of a variable size a call
+            Some(block) => self.tail.put_block(header, block, len),
+            None => self.tail.put(header, message),
+        };
+        if put {
+            self.bytes = bytes;
+            self.messages += 1;
+        }
+        put
     }
 
     /// Queues one message that is encoded already.
     pub(crate) fn push_encoded(&mut self, frame: &Bytes) {
         if frame.len() < ZERO_COPY {
-            self.tail(frame.len()).extend_from_slice(frame);
+            self.tail.extend(frame);
         } else {
             self.seal();
             self.chunks.push_back(Chunk::Bytes(frame.clone()));
@@ -202,62 +199,56 @@ impl OutQueue {
         &mut self,
         framing: &Framing,
         header: Option<Header>,
-        message: &Message,
+        message: &MessageRef<'_>,
     ) -> Result<()> {
-        let large = message.len() >= ZERO_COPY && framing.is_transparent();
-        let room = if large { 64 } else { message.len() + 64 };
-        let start = self.tail(room).len();
+        let shared = message.shared().filter(|_| message.len() >= ZERO_COPY);
+        let large = framing.is_transparent() && (shared.is_some() || message.len() > READ);
+        // the framing writes to a vector of its own, and a small one is copied from there
+        let mut frame = Vec::with_capacity(SHORT + if large { 0 } else { message.len() });
+        let split = large && (header.is_none() || matches!(framing, Framing::LengthPrefix(_)));
         match (header, framing) {
-            (None, _) if !large => framing.encode(message, &mut self.tail),
-            (None, _) => framing.header(message, &mut self.tail),
+            (None, _) if !split => framing.encode(message, &mut frame),
+            (None, _) => framing.header(message, &mut frame),
             (Some(header), Framing::LengthPrefix(prefix)) => {
                 let length = header.encoded_len() + message.len();
-                let put = prefix.put_length(length, &mut self.tail);
+                let put = prefix.put_length(length, &mut frame);
                 if put.is_ok() {
-                    header.put(&mut self.tail);
-                    if !large {
-                        self.tail.extend_from_slice(message);
+                    header.put(&mut frame);
+                    if !split {
+                        frame.extend_from_slice(message);
                     }
                 }
                 put
             }
             (Some(header), framing) => {
-                framing.encode(&with_header(Some(header), message), &mut self.tail)
+                framing.encode(&with_header(Some(header), message), &mut frame)
             }
         }
         .map_err(unsendable)?;
-        let contiguous =
-            !large || (header.is_some() && !matches!(framing, Framing::LengthPrefix(_)));
-        self.bytes += self.tail.len() - start;
-        if !contiguous {
+        self.tail.extend(&frame);
+        self.bytes += frame.len();
+        if split {
             self.seal();
-            let payload = message.shared().cloned();
-            let payload = payload.unwrap_or_else(|| Bytes::copy_from_slice(message));
+            let payload = shared.unwrap_or_else(|| Bytes::copy_from_slice(message));
             self.bytes += payload.len();
             self.chunks.push_back(Chunk::Bytes(payload));
             if header.is_none() {
-                framing.trailer(message, &mut self.tail);
-                self.bytes += self.tail.len();
+                frame.clear();
+                framing.trailer(message, &mut frame);
+                self.tail.extend(&frame);
+                self.bytes += frame.len();
             }
         }
         Ok(())
     }
 
-    /// The contiguous buffer with room for `more` bytes and a header.
-    #[inline]
-    fn tail(&mut self, more: usize) -> &mut BytesMut {
-        if self.tail.capacity() == 0 {
-            self.tail = buffers::take();
-        }
-        self.tail.reserve(more + 16);
-        &mut self.tail
-    }
-
     /// Ends the contiguous buffer, so that something else can follow.
     fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks
-                .push_back(Chunk::Bytes(self.tail.split().freeze()));
+        if self.tail.len() >= ZERO_COPY {
+            self.chunks.push_back(Chunk::Bytes(self.tail.take()));
+        } else if self.tail.len() > 0 {
+            self.chunks.push_back(Chunk::copy_from(self.tail.bytes()));
+            self.tail.clear();
         }
     }
 
@@ -293,7 +284,7 @@ impl OutQueue {
             std::mem::swap(&mut self.chunks, &mut other.chunks);
             std::mem::swap(&mut self.tail, &mut other.tail);
         } else if other.chunks.is_empty() && other.tail.len() < ZERO_COPY {
-            self.tail(other.tail.len()).extend_from_slice(&other.tail);
+            self.tail.extend(other.tail.bytes());
         } else {
             self.seal();
             self.chunks.append(&mut other.chunks);
@@ -305,7 +296,7 @@ impl OutQueue {
         if let (Some(to), Some(from)) = (&mut self.sizes, &mut other.sizes) {
             to.append(from);
         }
-        buffers::put(std::mem::take(&mut other.tail));
+        std::mem::take(&mut other.tail).give_back();
     }
 
     /// Takes the first `n` bytes, which are `count` whole messages, out of chunks and tail.
@@ -317,19 +308,22 @@ impl OutQueue {
                     front.extend(self.chunks.pop_front());
                     count -= 1;
                 }
-                Some(Chunk::Bytes(bytes)) if n > 0 && bytes.len() > n => {
-                    front.push_back(Chunk::Bytes(bytes.split_to(n)));
-                    return front;
-                }
-                Some(Chunk::Bytes(bytes)) if n > 0 => {
-                    n -= bytes.len();
+                Some(chunk) if n > 0 && chunk.is_bytes() => {
+                    if chunk.len() > n {
+                        front.push_back(chunk.split_to(n));
+                        return front;
+                    }
+                    n -= chunk.len();
                     front.extend(self.chunks.pop_front());
                 }
                 Some(_) => return front,
                 None => {
                     let n = n.min(self.tail.len());
-                    if n > 0 {
-                        front.push_back(Chunk::Bytes(self.tail.split_to(n).freeze()));
+                    if let Some(bytes) = self.tail.bytes().get(..n)
+                        && n > 0
+                    {
+                        front.push_back(Chunk::copy_from(bytes));
+                        self.tail.advance(n);
                     }
                     return front;
                 }
@@ -379,12 +373,9 @@ impl OutQueue {
     /// The first bytes as slices for one vectored write; how many slices were filled.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let mut n = 0;
-        let chunks = self.chunks.iter().filter_map(|chunk| match chunk {
-            Chunk::Bytes(bytes) => Some(&bytes[..]),
-            Chunk::Message(_) => None,
-        });
+        let chunks = self.chunks.iter().map(Chunk::bytes);
         let parts = chunks
-            .chain(Some(&self.tail[..]))
+            .chain(Some(self.tail.bytes()))
             .filter(|part| !part.is_empty());
         for (slot, part) in into.iter_mut().zip(parts) {
             *slot = IoSlice::new(part);
@@ -397,7 +388,7 @@ impl OutQueue {
     #[inline]
     #[must_use]
     pub fn contiguous(&self) -> Option<&[u8]> {
-        self.chunks.is_empty().then_some(&self.tail[..])
+        self.chunks.is_empty().then_some(self.tail.bytes())
     }
 
     /// Removes the first `n` bytes, which have been written. Returns how many messages that
@@ -410,8 +401,8 @@ impl OutQueue {
         let mut left = n;
         while left > 0 {
             match self.chunks.front_mut() {
-                Some(Chunk::Bytes(bytes)) if bytes.len() > left => {
-                    bytes.advance(left);
+                Some(chunk) if chunk.is_bytes() && chunk.len() > left => {
+                    chunk.advance(left);
                     left = 0;
                 }
                 Some(chunk) => {
@@ -419,7 +410,7 @@ impl OutQueue {
                     self.chunks.pop_front();
                 }
                 None => {
-                    self.tail.advance(left.min(self.tail.len()));
+                    self.tail.advance(left);
                     left = 0;
                 }
             }
@@ -428,9 +419,6 @@ impl OutQueue {
         self.answers = self.answers.min(self.bytes);
         let done = self.count_done(n);
         self.messages -= done;
-        if self.bytes == 0 {
-            self.tail.clear();
-        }
         done
     }
 
@@ -502,7 +490,7 @@ impl OutQueue {
                 }
                 Some(message)
             }
-            bytes @ Chunk::Bytes(_) => {
+            bytes => {
                 self.chunks.push_front(bytes);
                 None
             }
@@ -511,8 +499,8 @@ impl OutQueue {
 
     /// Gives the memory of an empty queue back.
     pub(crate) fn release(&mut self) {
-        if self.is_empty() && self.tail.capacity() > 0 {
-            buffers::put(std::mem::take(&mut self.tail));
+        if self.is_empty() && self.tail.exists() {
+            std::mem::take(&mut self.tail).give_back();
         }
         if self.chunks.is_empty() && self.chunks.capacity() > 64 {
             self.chunks = VecDeque::new();
@@ -526,29 +514,27 @@ pub(crate) fn encode(
     header: Option<Header>,
     message: &Message,
 ) -> Result<Bytes> {
-    let mut queue = OutQueue {
-        tail: BytesMut::with_capacity(message.len() + 32),
-        ..OutQueue::default()
-    };
-    queue.push(encoding, header, message)?;
-    let mut all = BytesMut::with_capacity(queue.bytes);
+    let mut queue = OutQueue::new(false);
+    queue.push(encoding, header, &message.by_ref())?;
+    let mut all = Vec::with_capacity(queue.bytes);
     for chunk in &queue.chunks {
-        match chunk {
-            Chunk::Bytes(bytes) => all.extend_from_slice(bytes),
-            Chunk::Message(message) => all.extend_from_slice(message),
-        }
+        all.extend_from_slice(chunk.bytes());
     }
-    all.extend_from_slice(&queue.tail);
-    Ok(all.freeze())
+    all.extend_from_slice(queue.tail.bytes());
+    queue.tail.clear();
+    queue.bytes = 0;
+    queue.chunks.clear();
+    queue.release();
+    Ok(all.into())
 }
 
-fn with_header(header: Option<Header>, message: &Message) -> Message {
+fn with_header(header: Option<Header>, message: &MessageRef<'_>) -> Message {
     let Some(header) = header else {
-        return message.clone();
+        return message.to_message();
     };
-    let mut bytes = BytesMut::with_capacity(header.encoded_len() + message.len());
+    let mut bytes = Vec::with_capacity(header.encoded_len() + message.len());
     header.put(&mut bytes);
-    bytes.extend_from_slice(message);
+    bytes.extend_from_slice(&message);
     Message::from(bytes)
 }
 

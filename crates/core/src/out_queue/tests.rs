@@ -37,7 +37,7 @@ fn small_and_large_messages_come_out_in_order_however_they_are_written() {
             for (i, size) in sizes.iter().enumerate() {
                 let payload = vec![i as u8; *size];
                 queue
-                    .push(&stream(), None, &payload.clone().into())
+                    .push(&stream(), None, &Message::from(payload.clone()).by_ref())
                     .unwrap();
                 want.extend(frame(&payload));
             }
@@ -53,7 +53,9 @@ fn small_and_large_messages_come_out_in_order_however_they_are_written() {
 fn a_large_message_is_sent_from_the_buffer_that_was_given() {
     let given = Bytes::from(vec![9; ZERO_COPY]);
     let mut queue = OutQueue::new(false);
-    queue.push(&stream(), None, &given.clone().into()).unwrap();
+    queue
+        .push(&stream(), None, &Message::from(given.clone()).by_ref())
+        .unwrap();
     let mut slices = [IoSlice::new(&[]); 4];
     assert_eq!(queue.slices(&mut slices), 2);
     assert_eq!(slices[1].as_ptr(), given.as_ptr());
@@ -68,10 +70,10 @@ fn envelope_headers_are_inside_the_frame() {
             .push(
                 &stream(),
                 Some(Header::Request { id: 7 }),
-                &payload.clone().into(),
+                &Message::from(payload.clone()).by_ref(),
             )
             .unwrap();
-        let mut inner = BytesMut::new();
+        let mut inner = Vec::new();
         Header::Request { id: 7 }.put(&mut inner);
         inner.extend_from_slice(&payload);
         assert_eq!(written(&mut queue, usize::MAX), frame(&inner));
@@ -84,11 +86,15 @@ fn what_the_framing_cannot_carry_is_refused_and_leaves_nothing() {
     let lines = Encoding::Stream("lines".parse().unwrap());
     for size in [11, ZERO_COPY] {
         let mut queue = OutQueue::new(true);
-        let error = queue.push(&small, None, &vec![0; size].into()).unwrap_err();
+        let error = queue
+            .push(&small, None, &Message::from(vec![0; size]).by_ref())
+            .unwrap_err();
         assert_eq!((error.code(), error.side()), (-642, Side::Ours));
         let mut text = vec![b'x'; size];
         text[5] = b'\n';
-        let error = queue.push(&lines, None, &text.into()).unwrap_err();
+        let error = queue
+            .push(&lines, None, &Message::from(text).by_ref())
+            .unwrap_err();
         assert_eq!(error.code(), -1);
         assert!(queue.is_empty() && queue.messages() == 0);
         assert!(written(&mut queue, 9).is_empty());
@@ -100,9 +106,15 @@ fn lines_keep_their_ends_around_large_payloads() {
     let mut queue = OutQueue::new(false);
     let lines = Encoding::Stream("lines".parse().unwrap());
     let long = "y".repeat(ZERO_COPY);
-    queue.push(&lines, None, &"a".into()).unwrap();
-    queue.push(&lines, None, &long.clone().into()).unwrap();
-    queue.push(&lines, None, &"b".into()).unwrap();
+    queue
+        .push(&lines, None, &Message::from("a").by_ref())
+        .unwrap();
+    queue
+        .push(&lines, None, &Message::from(long.clone()).by_ref())
+        .unwrap();
+    queue
+        .push(&lines, None, &Message::from("b").by_ref())
+        .unwrap();
     assert_eq!(
         written(&mut queue, 999),
         format!("a\n{long}\nb\n").into_bytes()
@@ -114,7 +126,9 @@ fn the_oldest_is_dropped_whole_and_never_one_that_is_partly_written() {
     for big in [3, ZERO_COPY] {
         let mut queue = OutQueue::new(true);
         for i in 0..4 {
-            queue.push(&stream(), None, &vec![i; big].into()).unwrap();
+            queue
+                .push(&stream(), None, &Message::from(vec![i; big]).by_ref())
+                .unwrap();
         }
         assert_eq!(queue.drop_oldest(), Some(big + 4));
         assert_eq!(queue.advance(2), 0);
@@ -143,11 +157,13 @@ fn append_keeps_the_order_and_can_take_a_part() {
         let mut b = OutQueue::new(true);
         let mut want = Vec::new();
         if first > 0 {
-            a.push(&stream(), None, &vec![1; first].into()).unwrap();
+            a.push(&stream(), None, &Message::from(vec![1; first]).by_ref())
+                .unwrap();
             want.extend(frame(&vec![1; first]));
         }
         for i in 2..6 {
-            b.push(&stream(), None, &vec![i; second].into()).unwrap();
+            b.push(&stream(), None, &Message::from(vec![i; second]).by_ref())
+                .unwrap();
             want.extend(frame(&vec![i; second]));
         }
         a.append(&mut b, second + 5);
@@ -163,7 +179,9 @@ fn append_keeps_the_order_and_can_take_a_part() {
 fn transports_with_messages_of_their_own_get_them_back() {
     let mut queue = OutQueue::new(true);
     for text in ["one", "", "three"] {
-        queue.push(&Encoding::Messages, None, &text.into()).unwrap();
+        queue
+            .push(&Encoding::Messages, None, &Message::from(text).by_ref())
+            .unwrap();
     }
     assert_eq!(queue.drop_oldest(), Some(3 + SLOT));
     assert!(!queue.is_empty());
