@@ -9,6 +9,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::SessionConfig;
 
+/// Waits after which a connection is busy, unless its timer had fired in between.
+const BUSY: u32 = 256;
+
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -23,6 +26,10 @@ pub(crate) enum Due {
 /// The deadlines of one connection.
 pub(crate) struct Clock {
     timer: Option<Pin<Box<Sleep>>>,
+    /// How often the connection has waited since the timer was set.
+    waits: u32,
+    /// Whether it is busy, and somebody else tells when it no longer is.
+    watched: bool,
     idle: Option<Duration>,
     heartbeat: Option<Duration>,
     missed_most: u32,
@@ -39,6 +46,8 @@ impl Clock {
         let now = Instant::now();
         Self {
             timer: None,
+            waits: 0,
+            watched: false,
             idle: config.idle_timeout,
             heartbeat: config.heartbeat.interval.filter(|_| pings),
             missed_most: config.heartbeat.missed,
@@ -70,8 +79,33 @@ impl Clock {
         }
     }
 
+    /// Whether the connection waits so often that a timer costs more than to be watched.
+    #[inline]
+    pub(crate) fn is_busy(&mut self) -> bool {
+        self.waits += u32::from(self.timer.is_some());
+        self.waits >= BUSY
+    }
+
+    /// Somebody else tells when the connection is no longer busy: it needs no timer until then.
+    pub(crate) fn set_watched(&mut self, watched: bool) {
+        self.watched = watched;
+        self.waits = 0;
+        if watched {
+            self.timer = None;
+        }
+    }
+
+    /// Whether somebody else watches it.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     /// What is due next; pending (and the task will be woken) when nothing is yet.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        if self.watched {
+            return Poll::Pending;
+        }
         loop {
             let Some(next) = self.next() else {
                 return Poll::Pending;
@@ -86,6 +120,7 @@ impl Clock {
             if next > now {
                 // something has moved since the timer was set
                 timer.as_mut().reset(next);
+                self.waits = 0;
                 continue;
             }
             if self.idle.is_some_and(|idle| self.active + idle <= now) {

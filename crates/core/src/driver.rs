@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ use crate::out_queue::OutQueue;
 use crate::outbox::Command;
 use crate::requests::{self, Request};
 use crate::session::Session;
-use crate::statistics::Counters;
+use crate::statistics::{Counters, SAMPLE};
+use crate::ticker;
 
 /// While a handler is pending on a connection with an envelope, this many bytes are read ahead, so
 /// that replies and heartbeats still arrive.
@@ -67,6 +68,8 @@ pub(crate) struct Driver<L, H> {
     steps: u64,
     /// Whether it has waited since, which starts another turn.
     waited: bool,
+    /// Whether there was nothing left to write, and no handler has run since.
+    idle: bool,
     bytes_seen: u64,
     /// Bytes held, as the outbox was told.
     owned: usize,
@@ -78,6 +81,7 @@ pub(crate) struct Driver<L, H> {
     command: Option<Command>,
     /// Whether a message went out since the clock was told.
     moved: bool,
+    next_sample: Instant,
     close_timeout: Duration,
 }
 
@@ -100,12 +104,14 @@ impl<L: Link, H: Handler> Driver<L, H> {
             turn_since: Instant::now(),
             steps: 0,
             waited: false,
+            idle: false,
             bytes_seen: 0,
             owned: 0,
             clogged: false,
             stop: None,
             command: None,
             moved: false,
+            next_sample: Instant::now(),
             close_timeout: config.close_timeout,
             link,
             session,
@@ -117,7 +123,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// Drives the connection to its end, `on_disconnect` included; never panics with the handler.
     pub(crate) async fn run(self) -> CloseReason {
         let (session, handler) = (self.session.clone(), self.handler.clone());
-        let queue = session.new_queue();
+        let queue = Some(Box::new(session.new_queue()));
         let reason = Scoped {
             future: self.drive(),
             session: session.clone(),
@@ -247,6 +253,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     fn is_turn_over(&mut self, now: Instant) -> bool {
         if std::mem::take(&mut self.waited) {
             self.turn_since = now;
+            return false;
         }
         now.saturating_duration_since(self.turn_since) >= TURN
     }
@@ -342,10 +349,16 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if let Some(reason) = self.stop.take() {
             return Poll::Ready(Err(reason));
         }
-        let written = self.poll_write(cx);
-        self.tell_clock(messages);
-        if let Poll::Ready(Err(error)) = written {
-            return Poll::Ready(Err(CloseReason::from_error(error)));
+        // nothing can have been queued here since the last look, which found nothing
+        if messages > 0 || !self.idle || self.session.shared().outbox.is_ready() {
+            let written = self.poll_write(cx);
+            self.tell_clock(messages);
+            match written {
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(CloseReason::from_error(error)));
+                }
+                written => self.idle = written.is_ready(),
+            }
         }
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
@@ -357,6 +370,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         };
         match filled {
             Poll::Ready(Ok(true)) => {
+                self.idle = false;
                 self.batch_since = Instant::now();
                 self.clock.heard(self.batch_since);
                 return Poll::Ready(Ok(()));
@@ -523,8 +537,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
             traffic.controls.fetch_sub(controls, Relaxed);
             messages -= controls;
         }
-        traffic.messages_out.fetch_add(messages, Relaxed);
-        traffic.bytes_out.fetch_add(sent.bytes, Relaxed);
+        add(&traffic.messages_out, messages);
+        add(&traffic.bytes_out, sent.bytes);
         self.counters.sent(messages, sent.bytes);
         self.moved |= messages > 0;
     }
@@ -536,11 +550,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if bytes == self.bytes_seen && self.batch_messages == 0 {
             return 0;
         }
+        self.sample(self.batch_since);
         let new = bytes - std::mem::replace(&mut self.bytes_seen, bytes);
         let messages = std::mem::take(&mut self.batch_messages);
         let traffic = &self.session.shared().traffic;
-        traffic.messages_in.fetch_add(messages, Relaxed);
-        traffic.bytes_in.fetch_add(new, Relaxed);
+        add(&traffic.messages_in, messages);
+        add(&traffic.bytes_in, new);
         self.counters.received(messages, new);
         messages
     }
@@ -551,6 +566,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if std::mem::take(&mut self.moved) || messages > 0 {
             let now = Instant::now();
             self.clock.active(now);
+            self.sample(now);
             if messages > 0 {
                 self.counters
                     .latency(now.saturating_duration_since(self.batch_since), messages);
@@ -558,7 +574,24 @@ impl<L: Link, H: Handler> Driver<L, H> {
         }
     }
 
+    /// Keeps the totals of this moment for the rates, once in a while.
+    #[inline]
+    fn sample(&mut self, now: Instant) {
+        if now >= self.next_sample {
+            self.next_sample = now + SAMPLE;
+            self.counters.sample(now);
+        }
+    }
+
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if self.clock.is_watched() {
+            if !self.session.take_quiet() {
+                return Poll::Pending;
+            }
+            self.clock.set_watched(false);
+        } else if self.clock.is_busy() {
+            self.clock.set_watched(ticker::watch(&self.session));
+        }
         loop {
             match self.clock.poll(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -571,6 +604,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                         },
                         Message::default(),
                     );
+                    self.idle = false;
                     if let Poll::Ready(Err(error)) = self.poll_write(cx) {
                         return Poll::Ready(CloseReason::from_error(error));
                     }
@@ -652,6 +686,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 }
 
+/// Adds to a counter that only this task writes, which needs no atomic addition.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
 pin_project! {
     /// Runs a connection's future with its queue in the thread's lane, and turns a panic of the
     /// handler into the end of that connection.
@@ -659,7 +698,7 @@ pin_project! {
         #[pin]
         future: F,
         session: Session,
-        queue: OutQueue,
+        queue: Option<Box<OutQueue>>,
     }
 }
 
@@ -672,7 +711,8 @@ impl<F: Future<Output = CloseReason>> Future for Scoped<F> {
         match lane::enter(this.session.id(), this.queue, poll) {
             Ok(result) => result,
             Err(_) => {
-                this.session.count_dropped(this.queue.messages() as u64);
+                let left = this.queue.as_ref().map_or(0, |queue| queue.messages());
+                this.session.count_dropped(left as u64);
                 Poll::Ready(CloseReason::Panicked)
             }
         }

@@ -9,12 +9,12 @@ use crate::out_queue::OutQueue;
 struct Lane {
     /// The session's id; 0 for none.
     owner: u64,
-    queue: OutQueue,
+    queue: Option<Box<OutQueue>>,
 }
 
 thread_local! {
     static LANE: RefCell<Lane> = const {
-        RefCell::new(Lane { owner: 0, queue: OutQueue::new(false) })
+        RefCell::new(Lane { owner: 0, queue: None })
     };
 }
 
@@ -23,7 +23,10 @@ thread_local! {
 pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Option<R> {
     LANE.try_with(|lane| {
         let mut lane = lane.try_borrow_mut().ok()?;
-        (lane.owner == owner).then(|| work(&mut lane.queue))
+        if lane.owner != owner {
+            return None;
+        }
+        lane.queue.as_deref_mut().map(work)
     })
     .ok()
     .flatten()
@@ -31,17 +34,21 @@ pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Opti
 
 /// Lays `queue` into the lane as that of session `owner`, runs `work`, and takes it out again,
 /// also when `work` panics. Calls may be nested.
-pub(crate) fn enter<R>(owner: u64, queue: &mut OutQueue, work: impl FnOnce() -> R) -> R {
+pub(crate) fn enter<R>(
+    owner: u64,
+    queue: &mut Option<Box<OutQueue>>,
+    work: impl FnOnce() -> R,
+) -> R {
     struct Restore<'a> {
         outer: u64,
-        queue: &'a mut OutQueue,
+        queue: &'a mut Option<Box<OutQueue>>,
     }
     impl Drop for Restore<'_> {
         fn drop(&mut self) {
             swap(self.outer, self.queue);
         }
     }
-    fn swap(owner: u64, queue: &mut OutQueue) -> u64 {
+    fn swap(owner: u64, queue: &mut Option<Box<OutQueue>>) -> u64 {
         LANE.try_with(|lane| {
             let Ok(mut lane) = lane.try_borrow_mut() else {
                 return 0;
@@ -68,7 +75,8 @@ mod tests {
             q.push(&Encoding::Messages, None, &Message::from("x").by_ref())
                 .unwrap()
         };
-        let (mut a, mut b) = (OutQueue::new(false), OutQueue::new(false));
+        let queue = || Some(Box::new(OutQueue::new(false)));
+        let (mut a, mut b) = (queue(), queue());
         assert!(with(1, |_| ()).is_none());
         enter(1, &mut a, || {
             assert!(with(1, push).is_some());
@@ -78,12 +86,13 @@ mod tests {
             });
             assert!(with(1, push).is_some());
         });
-        assert_eq!((a.messages(), b.messages()), (2, 1));
+        let messages = |queue: &Option<Box<OutQueue>>| queue.as_ref().unwrap().messages();
+        assert_eq!((messages(&a), messages(&b)), (2, 1));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             enter(1, &mut a, || panic!("handler"));
         }));
         assert!(caught.is_err());
         assert!(with(1, |_| ()).is_none());
-        assert_eq!(a.messages(), 2);
+        assert_eq!(messages(&a), 2);
     }
 }

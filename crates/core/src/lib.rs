@@ -31,6 +31,7 @@ mod session;
 mod statistics;
 mod stream;
 mod sync;
+mod ticker;
 
 pub use network_system_wire as wire;
 

@@ -183,6 +183,7 @@ impl OutQueue {
     /// Queues one message that is encoded already.
     pub(crate) fn push_encoded(&mut self, frame: &Bytes) {
         if frame.len() < ZERO_COPY {
+            self.room(frame.len());
             self.tail.extend(frame);
         } else {
             self.seal();
@@ -201,6 +202,15 @@ impl OutQueue {
         header: Option<Header>,
         message: &MessageRef<'_>,
     ) -> Result<()> {
+        if header.is_none() && self.quick.is_some_and(|most| message.len() <= most) {
+            // only the room was missing, or the limit is the caller's own
+            self.room(LENGTH + message.len());
+            let header = (message.len() as u32).to_be_bytes();
+            if self.tail.put(header, message) {
+                self.bytes += LENGTH + message.len();
+                return Ok(());
+            }
+        }
         let shared = message.shared().filter(|_| message.len() >= ZERO_COPY);
         let large = framing.is_transparent() && (shared.is_some() || message.len() > READ);
         // the framing writes to a vector of its own, and a small one is copied from there
@@ -225,6 +235,7 @@ impl OutQueue {
             }
         }
         .map_err(unsendable)?;
+        self.room(frame.len());
         self.tail.extend(&frame);
         self.bytes += frame.len();
         if split {
@@ -242,10 +253,19 @@ impl OutQueue {
         Ok(())
     }
 
+    /// Makes room in the contiguous buffer, in a new one where this one is full.
+    fn room(&mut self, more: usize) {
+        if !self.tail.fits(more) {
+            self.seal();
+        }
+        self.tail.reserve(more);
+    }
+
     /// Ends the contiguous buffer, so that something else can follow.
     fn seal(&mut self) {
         if self.tail.len() >= ZERO_COPY {
-            self.chunks.push_back(Chunk::Bytes(self.tail.take()));
+            let full = std::mem::take(&mut self.tail);
+            self.chunks.push_back(Chunk::Buffer(full));
         } else if self.tail.len() > 0 {
             self.chunks.push_back(Chunk::copy_from(self.tail.bytes()));
             self.tail.clear();
@@ -284,6 +304,7 @@ impl OutQueue {
             std::mem::swap(&mut self.chunks, &mut other.chunks);
             std::mem::swap(&mut self.tail, &mut other.tail);
         } else if other.chunks.is_empty() && other.tail.len() < ZERO_COPY {
+            self.room(other.tail.len());
             self.tail.extend(other.tail.bytes());
         } else {
             self.seal();
@@ -407,7 +428,9 @@ impl OutQueue {
                 }
                 Some(chunk) => {
                     left = left.saturating_sub(chunk.len());
-                    self.chunks.pop_front();
+                    if let Some(chunk) = self.chunks.pop_front() {
+                        chunk.release();
+                    }
                 }
                 None => {
                     self.tail.advance(left);
@@ -534,7 +557,7 @@ fn with_header(header: Option<Header>, message: &MessageRef<'_>) -> Message {
     };
     let mut bytes = Vec::with_capacity(header.encoded_len() + message.len());
     header.put(&mut bytes);
-    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(message);
     Message::from(bytes)
 }
 

@@ -164,6 +164,12 @@ impl Outbox {
         result
     }
 
+    /// Wakes the owner without a message.
+    pub(crate) fn wake_owner(&self) {
+        let owner = self.notify(&mut lock(&self.state));
+        wake(owner);
+    }
+
     /// Marks that there is something to look at; the owner to wake, once per batch.
     fn notify(&self, state: &mut State) -> Option<Waker> {
         self.ready.store(true, Ordering::Release);

@@ -152,8 +152,6 @@ impl<T: Transports> Server<T> {
                 Error::new(ErrorKind::Internal, "start a worker").because("its thread ended")
             })??;
         }
-        let (counters, ended) = (self.shared.counters.clone(), self.shared.ended.clone());
-        tokio::spawn(async move { ended.run_until_cancelled(counters.keep_sampling()).await });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::out_queue::{Encoding, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
 use crate::requests::Requests;
 use crate::statistics::Counters;
+use crate::ticker::Activity;
 
 /// More than any header adds to a message.
 const HEADER: usize = 32;
@@ -53,6 +54,19 @@ pub(crate) struct Shared {
     since: Instant,
     ended: CancellationToken,
     pub(crate) peer_leaving: AtomicBool,
+    /// Whether the [ticker](crate::ticker) has found it quiet.
+    quiet: AtomicBool,
+    /// Whether a peer that says nothing has to be asked.
+    asks: bool,
+}
+
+/// A handle that does not keep the session alive.
+pub(crate) struct WeakSession(Weak<Shared>);
+
+impl WeakSession {
+    pub(crate) fn upgrade(&self) -> Option<Session> {
+        self.0.upgrade().map(Session)
+    }
 }
 
 /// What one session has moved; written by its own task only, but for `dropped`.
@@ -98,6 +112,7 @@ impl Session {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let policy = config.outbox.overflow;
         let tracks = policy == OverflowPolicy::DropOldest;
+        let asks = info.envelope && config.heartbeat.interval.is_some();
         Self(Arc::new(Shared {
             id: NEXT.fetch_add(1, Relaxed),
             info,
@@ -113,6 +128,8 @@ impl Session {
             since: Instant::now(),
             ended: CancellationToken::new(),
             peer_leaving: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
+            asks,
         }))
     }
 
@@ -417,6 +434,30 @@ impl Session {
             queued_bytes: self.queued_bytes() as u64,
             age: self.0.since.elapsed(),
         }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakSession {
+        WeakSession(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        let traffic = &self.0.traffic;
+        let messages = traffic.messages_in.load(Relaxed);
+        Activity {
+            messages: messages.wrapping_add(traffic.messages_out.load(Relaxed)),
+            bytes: self.0.asks.then(|| traffic.bytes_in.load(Relaxed)),
+        }
+    }
+
+    /// Tells the connection's task that it needs a timer again.
+    pub(crate) fn set_quiet(&self) {
+        self.0.quiet.store(true, Relaxed);
+        self.0.outbox.wake_owner();
+    }
+
+    /// For the connection's task: whether it was told so, once.
+    pub(crate) fn take_quiet(&self) -> bool {
+        self.0.quiet.load(Relaxed) && self.0.quiet.swap(false, Relaxed)
     }
 
     /// Attaches `value`, at most one of each type; the one that was there before.

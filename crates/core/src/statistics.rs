@@ -16,7 +16,9 @@ use crate::close::CloseReason;
 /// Threads that count apart from each other; more share.
 const SHARDS: usize = 16;
 /// How far back the rates look.
-const RATE_SECONDS: usize = 5;
+const WINDOW: Duration = Duration::from_secs(5);
+/// How often the totals are remembered for them.
+pub(crate) const SAMPLE: Duration = Duration::from_secs(1);
 /// Latencies of this power of two of nanoseconds and more count as the longest.
 const LATENCY_POWER: u8 = 36;
 
@@ -237,40 +239,35 @@ impl Counters {
         sums
     }
 
-    /// Remembers the totals of this moment for the rates; called once a second.
-    pub(crate) fn sample(&self) {
-        let sample = Sample {
-            at: Instant::now(),
-            totals: self.totals(),
-        };
+    /// Remembers the totals of this moment for the rates. Connections call it before they count, at
+    /// most once in [`SAMPLE`] each: where nothing moves, nothing has to be remembered.
+    pub(crate) fn sample(&self, now: Instant) {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.push_back(sample);
-        if rates.len() > RATE_SECONDS + 1 {
-            rates.pop_front();
+        if rates.back().is_some_and(|last| now < last.at + SAMPLE) {
+            return;
         }
-    }
-
-    /// Samples once a second, for ever.
-    pub(crate) async fn keep_sampling(&self) {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.sample();
+        rates.push_back(Sample {
+            at: now,
+            totals: self.totals(),
+        });
+        // the one that begins the window stays
+        while rates.get(1).is_some_and(|second| now >= second.at + WINDOW) {
+            rates.pop_front();
         }
     }
 
     fn rates(&self, totals: [u64; 4], now: Instant) -> [f64; 4] {
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = rates.front().copied().unwrap_or(Sample {
+        let begun = rates.iter().rev().find(|sample| now >= sample.at + WINDOW);
+        let first = begun.or(rates.front()).copied().unwrap_or(Sample {
             at: self.started,
             totals: [0; 4],
         });
         let seconds = now.saturating_duration_since(first.at).as_secs_f64();
         let mut out = [0.0; 4];
         if seconds > 0.0 {
-            for (i, rate) in out.iter_mut().enumerate() {
-                *rate = totals[i].saturating_sub(first.totals[i]) as f64 / seconds;
+            for ((rate, now), before) in out.iter_mut().zip(totals).zip(first.totals) {
+                *rate = now.saturating_sub(before) as f64 / seconds;
             }
         }
         out
@@ -372,17 +369,21 @@ mod tests {
     async fn rates_cover_the_last_seconds() {
         let counters = Counters::new();
         for _ in 0..20 {
+            counters.sample(Instant::now());
             counters.received(100, 6400);
             counters.sent(50, 50);
-            counters.sample();
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        counters.received(100, 6400);
         let s = counters.snapshot(0);
         assert!((s.messages_in_per_second - 100.0).abs() < 1.0, "{s}");
         assert!((s.bytes_out_per_second - 50.0).abs() < 10.0, "{s}");
         tokio::time::advance(Duration::from_secs(60)).await;
-        counters.sample();
         assert!(counters.snapshot(0).messages_in_per_second < 10.0);
+        // what comes after a silence is not spread over it
+        counters.sample(Instant::now());
+        tokio::time::advance(WINDOW).await;
+        counters.received(1000, 0);
+        let rate = counters.snapshot(0).messages_in_per_second;
+        assert!((rate - 1000.0 / WINDOW.as_secs_f64()).abs() < 1.0, "{rate}");
     }
 }

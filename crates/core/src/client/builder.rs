@@ -290,11 +290,6 @@ fn spawn<T: Transports, H: Handler>(
     link: Option<(T::Link, LinkConfig)>,
 ) -> Client<T> {
     let shared = task.shared.clone();
-    let sampled = shared.clone();
-    tokio::spawn(async move {
-        let sampling = sampled.counters.keep_sampling();
-        sampled.stopping.run_until_cancelled(sampling).await
-    });
     let handle = tokio::spawn(task.run(link));
     Client {
         shared,

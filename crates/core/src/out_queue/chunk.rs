@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+use crate::buffers::WriteBuffer;
 use crate::message::Message;
 
 /// More than any header adds to a message.
@@ -17,6 +18,8 @@ pub(super) enum Chunk {
         start: u8,
         end: u8,
     },
+    /// Many small messages.
+    Buffer(WriteBuffer),
     /// For transports that keep messages apart.
     Message(Message),
 }
@@ -48,6 +51,7 @@ impl Chunk {
             Self::Short { bytes, start, end } => bytes
                 .get(usize::from(*start)..usize::from(*end))
                 .unwrap_or_default(),
+            Self::Buffer(buffer) => buffer.bytes(),
             Self::Message(message) => message,
         }
     }
@@ -64,6 +68,7 @@ impl Chunk {
                 // at most `end`, which fits
                 *start = start.saturating_add(n.min(SHORT) as u8).min(*end);
             }
+            Self::Buffer(buffer) => buffer.advance(n),
             Self::Message(_) => {}
         }
     }
@@ -76,5 +81,12 @@ impl Chunk {
         let first = Self::copy_from(self.bytes().get(..n).unwrap_or_default());
         self.advance(n);
         first
+    }
+
+    /// Gives memory that belongs to the thread back.
+    pub(super) fn release(self) {
+        if let Self::Buffer(buffer) = self {
+            buffer.give_back();
+        }
     }
 }

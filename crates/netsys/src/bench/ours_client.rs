@@ -1,10 +1,12 @@
 //! Our client in a measurement: the handler-level API for everything that is under load. Workloads
 //! that open connections one after another use the coroutine level.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use network_system::{Backoff, Client, Connection, Handler, Message, MessageRef, Session};
+use network_system::{Backoff, Client, Connection, Handler, MessageRef, Sending, Session};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -14,7 +16,7 @@ use super::raw_client::MOST_CONNECTS;
 use super::raw_frames::closed;
 use super::roles::{ClientArgs, Outcome, Stopwatch, hold, publish};
 use super::statistics::{Flight, Latencies};
-use super::verify::{COUNT, ECHO, Pattern, Tally, request, set_sequence};
+use super::verify::{COUNT, ECHO, Pattern, Tally, request, sequence, set_sequence};
 
 /// A stream hands over this many bytes before it lets them be written: as raw, which writes from
 /// a buffer of this size.
@@ -63,9 +65,9 @@ impl Streamer {
         let mut sent = 0;
         while watch.now() < self.span {
             for _ in 0..piece {
-                set_sequence(&mut bytes, sent);
-                session.send(Message::copy_from(&bytes)).await?;
+                session.send(&bytes[..]).await?;
                 sent += 1;
+                set_sequence(&mut bytes, sent);
             }
             // between pieces the connection writes
             tokio::task::yield_now().await;
@@ -93,10 +95,10 @@ impl Handler for Streamer {
     ) -> network_system::Result<()> {
         let started = guard(&self.sent).take();
         if let Some((sent, watch)) = started {
-            let _ = self.report.send(self.answered(&message, sent, &watch));
+            let _ = self.report.send(self.answered(message, sent, &watch));
             return Ok(());
         }
-        if let Err(error) = Tally::from_answer(&message).and_then(|t| t.confirm(&self.pattern, 0)) {
+        if let Err(error) = Tally::from_answer(message).and_then(|t| t.confirm(&self.pattern, 0)) {
             let _ = self.report.send(Err(error));
             return Ok(());
         }
@@ -136,8 +138,8 @@ struct Load {
     pattern: Pattern,
     window: u64,
     span: Duration,
-    /// The clock is read once for this many messages of a connection, at most eight times per
-    /// window: raw reads it once for each read, and one reading costs as much as half a message.
+    /// The clock is read once for this many messages of a connection: raw reads it once for each
+    /// read, which is a window, and one reading costs as much as a message.
     clock_every: u64,
     watch: Stopwatch,
     latencies: Mutex<Latencies>,
@@ -150,83 +152,106 @@ struct Done {
     received: u64,
 }
 
-/// One connection of a load.
+/// One connection of a load. Its own task alone writes the numbers, so that they need no lock.
 struct Echoer {
     load: Arc<Load>,
-    state: Mutex<Conversation>,
+    /// The number of the message that comes next.
+    next: AtomicU64,
+    /// The number of the message that is sent next.
+    end: AtomicU64,
+    /// The sum of what came.
+    received: AtomicU64,
+    /// Whether nothing more is to be sent.
+    over: AtomicBool,
+    flight: Mutex<Flight>,
 }
 
-struct Conversation {
-    next: u64,
-    end: u64,
-    received: u64,
-    now: Duration,
-    flight: Flight,
-    bytes: Vec<u8>,
+thread_local! {
+    /// The message that is sent next. Numbered after the one before was sent: a copy that reads
+    /// what was just written in other pieces is slow.
+    static NEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Echoer {
-    /// Checks a message that came back; the one to send for it, if any.
-    #[inline]
-    fn turn(&self, message: &[u8]) -> Result<Option<Message>> {
+    /// Checks a message that came back; whether to send one for it.
+    fn turn(&self, message: &[u8]) -> Result<bool> {
         let load = &*self.load;
-        let mut state = guard(&self.state);
-        let state = &mut *state;
-        let sum = load.pattern.check(message, state.next)?;
-        state.received = state.received.wrapping_add(sum);
-        if state.next.is_multiple_of(load.clock_every) {
-            state.now = load.watch.now();
+        let next = self.next.load(Relaxed);
+        let sum = load.pattern.check(message, next)?;
+        let received = self.received.load(Relaxed).wrapping_add(sum);
+        self.received.store(received, Relaxed);
+        self.next.store(next + 1, Relaxed);
+        if next.is_multiple_of(load.clock_every) {
+            self.look(next + 1);
+        }
+        if self.over.load(Relaxed) {
+            self.finish(next + 1);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Looks at the time.
+    fn look(&self, arrived: u64) {
+        let load = &*self.load;
+        let now = load.watch.now();
+        let mut flight = guard(&self.flight);
+        flight.arrived(arrived, now, &mut guard(&load.latencies));
+        if now < load.span {
+            flight.left(self.end.load(Relaxed) + load.clock_every, now);
+        } else {
+            self.over.store(true, Relaxed);
+        }
+    }
+
+    /// After the time: reports when everything is back.
+    fn finish(&self, arrived: u64) {
+        let load = &*self.load;
+        if arrived == self.end.load(Relaxed) {
             let latencies = &mut guard(&load.latencies);
-            state.flight.arrived(state.next + 1, state.now, latencies);
-            if state.now < load.span {
-                state.flight.left(state.end + load.clock_every, state.now);
+            guard(&self.flight).arrived(arrived, load.watch.now(), latencies);
+            let _ = load.report.send(Ok(Done {
+                messages: arrived,
+                received: self.received.load(Relaxed),
+            }));
+        }
+    }
+
+    /// Queues the next message.
+    fn send<'a>(&self, session: &'a Session) -> Sending<'a> {
+        NEXT.with_borrow_mut(|bytes| {
+            let end = self.end.load(Relaxed);
+            if sequence(bytes) != Some(end) {
+                bytes.clear();
+                bytes.extend_from_slice(self.load.pattern.message());
+                set_sequence(bytes, end);
             }
-        }
-        state.next += 1;
-        if state.now < load.span {
-            set_sequence(&mut state.bytes, state.end);
-            state.end += 1;
-            return Ok(Some(Message::copy_from(&state.bytes)));
-        }
-        if state.next == state.end {
-            let latencies = &mut guard(&load.latencies);
-            state.flight.arrived(state.end, load.watch.now(), latencies);
-            let done = Done {
-                messages: state.end,
-                received: state.received,
-            };
-            let _ = load.report.send(Ok(done));
-        }
-        Ok(None)
+            let sending = session.send(&bytes[..]);
+            self.end.store(end + 1, Relaxed);
+            set_sequence(bytes, end + 1);
+            sending
+        })
     }
 }
 
 impl Handler for Echoer {
     async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
         let load = &*self.load;
-        let mut bytes = load.pattern.message().to_vec();
-        {
-            let mut state = guard(&self.state);
-            state.end = load.window;
-            state.bytes.clone_from(&bytes);
-            state.flight.left(load.window, load.watch.now());
-        }
-        for sequence in 0..load.window {
-            set_sequence(&mut bytes, sequence);
-            session.send(Message::copy_from(&bytes)).await?;
+        guard(&self.flight).left(load.window, load.watch.now());
+        for _ in 0..load.window {
+            self.send(session).await?;
         }
         Ok(())
     }
 
-    #[inline]
     async fn on_message(
         &self,
         session: &Session,
         message: &MessageRef<'_>,
     ) -> network_system::Result<()> {
-        match self.turn(&message) {
-            Ok(Some(next)) => session.send(&next).await,
-            Ok(None) => Ok(()),
+        match self.turn(message) {
+            Ok(true) => self.send(session).await,
+            Ok(false) => Ok(()),
             Err(error) => {
                 let _ = self.load.report.send(Err(error));
                 Ok(())
@@ -250,28 +275,22 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
         pattern: Pattern::new(ECHO, args.size)?,
         window,
         span: args.span(),
-        clock_every: (window / 8).max(1),
+        clock_every: (window / 8).max(8).min(window),
         watch: Stopwatch::start(),
         latencies: Mutex::new(Latencies::new()?),
         report,
     });
     let mut clients = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
-        let state = Mutex::new(Conversation {
-            next: 0,
-            end: 0,
-            received: 0,
-            now: Duration::ZERO,
-            flight: Flight::default(),
-            bytes: Vec::new(),
-        });
-        clients.push(client(
-            args,
-            Echoer {
-                load: load.clone(),
-                state,
-            },
-        )?);
+        let echoer = Echoer {
+            load: load.clone(),
+            next: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            flight: Mutex::default(),
+        };
+        clients.push(client(args, echoer)?);
     }
     let (mut messages, mut sent, mut received) = (0, 0u64, 0u64);
     for _ in &clients {

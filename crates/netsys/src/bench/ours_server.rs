@@ -7,7 +7,7 @@ use network_system::{CloseReason, Handler, MessageRef, Server, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{ServerArgs, ready};
-use super::verify::{COUNT, ECHO, Tally};
+use super::verify::{CONTROL_SIZE, COUNT, ECHO, Tally};
 
 /// Serves until the process ends.
 pub fn run(args: &ServerArgs) -> Result<()> {
@@ -64,8 +64,16 @@ impl Tallies {
     }
 }
 
+fn count(id: u64, message: &[u8]) {
+    TALLIES.with_borrow_mut(|tallies| tallies.of(id).add(message));
+}
+
+#[cold]
+fn tally(id: u64) -> [u8; CONTROL_SIZE] {
+    TALLIES.with_borrow_mut(|tallies| tallies.of(id).answer())
+}
+
 impl Handler for Counting {
-    #[inline]
     async fn on_message(
         &self,
         session: &Session,
@@ -74,13 +82,10 @@ impl Handler for Counting {
         match message.first() {
             Some(&ECHO) => session.send(message).await,
             Some(&COUNT) => {
-                TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).add(&message));
+                count(session.id(), message);
                 Ok(())
             }
-            _ => {
-                let answer = TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).answer());
-                session.send(answer).await
-            }
+            _ => session.send(tally(session.id())).await,
         }
     }
 
