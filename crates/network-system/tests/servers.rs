@@ -189,6 +189,53 @@ async fn the_file_of_a_unix_socket() {
     );
 }
 
+/// The path was given to another server meanwhile: its file is not ours to remove.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_of_another_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.sock");
+    let url = format!("unix://{}", path.display());
+    let first = echo_on(&[&url], |builder| builder).await;
+    std::fs::remove_file(&path).unwrap();
+    let second = echo_on(&[&url], |builder| builder).await;
+    within(first.server.shutdown(Duration::from_secs(5))).await;
+    ask(&url, "still there").await;
+    within(second.server.shutdown(Duration::from_secs(5))).await;
+    assert!(!path.exists(), "removed at the end");
+}
+
+/// Of servers that start at the same moment, one replaces the file of the dead one, and no other
+/// takes that for the dead one's.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_that_many_want() {
+    use std::os::unix::net::UnixListener;
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..200 {
+        let path = folder.path().join(format!("{round}.sock"));
+        let url = format!("unix://{}", path.display());
+        drop(UnixListener::bind(&path).unwrap());
+        let start = Arc::new(std::sync::Barrier::new(8));
+        let starting: Vec<_> = (0..8)
+            .map(|_| {
+                let (url, start) = (url.clone(), start.clone());
+                let runtime = tokio::runtime::Handle::current();
+                tokio::task::spawn_blocking(move || {
+                    start.wait();
+                    runtime.block_on(network_system::listen(&url))
+                })
+            })
+            .collect();
+        let mut listeners = Vec::new();
+        for starting in starting {
+            listeners.extend(within(starting).await.unwrap());
+        }
+        assert_eq!(listeners.len(), 1, "in round {round}");
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+    }
+}
+
 /// A live server that does not get round to accepting is still a live server.
 #[cfg(target_os = "linux")]
 #[tokio::test]

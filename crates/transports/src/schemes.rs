@@ -162,10 +162,10 @@ impl Transports for Schemes {
                 bound.into_iter().map(AnyBound::Tcp).collect()
             }
             #[cfg(unix)]
-            "unix" => unix::bind(address, config, workers)?
-                .into_iter()
-                .map(AnyBound::Unix)
-                .collect(),
+            "unix" => {
+                let bound = unix::bind(address, config, workers).await?;
+                bound.into_iter().map(AnyBound::Unix).collect()
+            }
             "memory" => {
                 let bound = Memory.bind(address, config, workers).await?;
                 bound.into_iter().map(AnyBound::Memory).collect()

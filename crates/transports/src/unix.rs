@@ -1,9 +1,11 @@
 //! `unix:///path`: framed messages over Unix sockets.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use network_system_core::config::LinkConfig;
 use network_system_core::{
@@ -31,15 +33,62 @@ pub struct UnixAcceptor {
     config: LinkConfig,
 }
 
-/// The file of a listening socket; removed with the last listener.
-struct SocketFile(PathBuf);
+/// The file of a listening socket; removed with the last listener, unless it is another's by then.
+struct SocketFile {
+    path: PathBuf,
+    /// Which file it is; `None` when it was gone at once.
+    identity: Option<Identity>,
+}
+
+/// Device and number of a file, which no other file has while it exists.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path).ok(),
+        }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!(path = %self.0.display(), %error, "the socket file was gone");
+        let path = self.path.display();
+        match identity(&self.path) {
+            Ok(now) if Some(now) == self.identity => {
+                if let Err(error) = std::fs::remove_file(&self.path) {
+                    tracing::warn!(%path, %error, "the socket file stays");
+                }
+            }
+            Ok(_) => tracing::debug!(%path, "another server has taken the path over"),
+            Err(error) => tracing::debug!(%path, %error, "the socket file was gone"),
         }
     }
+}
+
+/// How long to wait for other servers that start in the same folder.
+const LOCK_TRIES: u32 = 200;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
+
+/// Keeps other servers of this library from looking for a dead server's file in the same folder, and
+/// from replacing it, until the result is dropped. Nothing stays behind, since the lock is one of the
+/// folder itself. Best effort: `None` where the folder cannot be read or is locked by something else.
+async fn lock_folder(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_WAIT).await,
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 fn path(address: &Address) -> Result<&Path> {
@@ -56,7 +105,11 @@ fn path(address: &Address) -> Result<&Path> {
 ///
 /// # Errors
 /// [`ErrorKind::BindFailed`] names the address.
-pub fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Result<Vec<UnixBound>> {
+pub async fn bind(
+    address: &Address,
+    config: &LinkConfig,
+    workers: usize,
+) -> Result<Vec<UnixBound>> {
     let path = path(address)?;
     let failed = |error: io::Error| {
         let advice = match error.kind() {
@@ -71,6 +124,7 @@ pub fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Result<Ve
             .peer(address)
             .advice(advice)
     };
+    let lock = lock_folder(path).await;
     let socket = match open(path, config) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
             std::fs::remove_file(path).map_err(failed)?;
@@ -79,7 +133,8 @@ pub fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Result<Ve
         result => result,
     }
     .map_err(failed)?;
-    let file = Arc::new(SocketFile(path.to_owned()));
+    let file = Arc::new(SocketFile::new(path));
+    drop(lock);
     let mut bound = Vec::with_capacity(workers);
     for _ in 0..workers {
         bound.push(UnixBound {
@@ -147,7 +202,7 @@ impl Listener for UnixAcceptor {
     type Link = UnixLink;
 
     async fn accept(&mut self) -> Result<UnixLink> {
-        let path = &self.file.0;
+        let path = &self.file.path;
         let (stream, peer) = self
             .listener
             .accept()
