@@ -145,7 +145,8 @@ pub enum OverflowPolicy {
 }
 
 /// How a dead peer is noticed: by pings where the envelope (or the transport) has them, by TCP
-/// keepalive probes with the same timing elsewhere.
+/// keepalive probes with the same timing elsewhere. Probes are timed in whole seconds, from 1 to
+/// 32 767 (rounded up), and there are 127 at most.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Heartbeat {

@@ -93,6 +93,30 @@ async fn nodelay_and_keepalive() {
     }
 }
 
+/// Heartbeats that suit pings, and that no socket takes as they are.
+#[tokio::test]
+async fn heartbeats_beyond_what_sockets_take() {
+    for (interval, missed, seconds, retries) in [
+        (Duration::from_millis(200), 2, 1, 2),
+        (Duration::from_millis(2500), 2, 3, 2),
+        (Duration::from_secs(10 * 3600), 2, 32_767, 2),
+        (Duration::from_secs(30), 200, 30, 127),
+        (Duration::MAX, u32::MAX, 32_767, 127),
+    ] {
+        let config = changed(|config| {
+            config.session.heartbeat = Heartbeat {
+                interval: Some(interval),
+                missed,
+            };
+        });
+        let (accepted, connected) = pair("tcp://127.0.0.1:0", &config, &config).await;
+        for link in [&accepted, &connected] {
+            let socket = SockRef::from(link.tcp().unwrap());
+            assert_probes(&socket, Duration::from_secs(seconds), retries);
+        }
+    }
+}
+
 #[tokio::test]
 async fn buffer_sizes() {
     let sizes = |receive, send| {

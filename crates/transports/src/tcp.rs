@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use network_system_core::config::{LinkConfig, SocketOptions};
 use network_system_core::{
@@ -154,15 +155,28 @@ fn apply(socket: &SockRef<'_>, config: &LinkConfig) -> io::Result<()> {
     let heartbeat = &config.session.heartbeat;
     match heartbeat.interval {
         Some(interval) if keepalive => {
+            let interval = probe_interval(interval);
             let probes = TcpKeepalive::new().with_time(interval);
             #[cfg(any(target_os = "linux", target_os = "macos", windows))]
             let probes = probes.with_interval(interval);
             #[cfg(any(target_os = "linux", target_os = "macos"))]
-            let probes = probes.with_retries(heartbeat.missed);
+            let probes = probes.with_retries(heartbeat.missed.clamp(1, MOST_PROBES));
             socket.set_tcp_keepalive(&probes)
         }
         _ => socket.set_keepalive(keepalive),
     }
+}
+
+/// What Linux takes for the number of probes and for the seconds between them; more is an error.
+const MOST_PROBES: u32 = 127;
+const MOST_SECONDS: u64 = 32_767;
+
+/// The heartbeat's interval as sockets take it: whole seconds, at least one.
+fn probe_interval(interval: Duration) -> Duration {
+    let seconds = interval
+        .as_secs()
+        .saturating_add(u64::from(interval.subsec_nanos() > 0));
+    Duration::from_secs(seconds.clamp(1, MOST_SECONDS))
 }
 
 impl Bound for TcpBound {
