@@ -180,6 +180,17 @@ impl OutQueue {
         put
     }
 
+    /// As [`push_quick`](Self::push_quick), and makes the room that may have been missing.
+    #[inline(never)]
+    pub(crate) fn push_first(&mut self, message: &MessageRef<'_>) -> bool {
+        let bytes = self.bytes + LENGTH + message.len();
+        if self.quick.is_none_or(|most| message.len() > most) || bytes > self.high {
+            return false;
+        }
+        self.room(LENGTH + message.len());
+        self.push_quick(message)
+    }
+
     /// Queues one message that is encoded already.
     pub(crate) fn push_encoded(&mut self, frame: &Bytes) {
         if frame.len() < ZERO_COPY {
@@ -202,15 +213,6 @@ impl OutQueue {
         header: Option<Header>,
         message: &MessageRef<'_>,
     ) -> Result<()> {
-        if header.is_none() && self.quick.is_some_and(|most| message.len() <= most) {
-            // only the room was missing, or the limit is the caller's own
-            self.room(LENGTH + message.len());
-            let header = (message.len() as u32).to_be_bytes();
-            if self.tail.put(header, message) {
-                self.bytes += LENGTH + message.len();
-                return Ok(());
-            }
-        }
         let shared = message.shared().filter(|_| message.len() >= ZERO_COPY);
         let large = framing.is_transparent() && (shared.is_some() || message.len() > READ);
         // the framing writes to a vector of its own, and a small one is copied from there
@@ -415,6 +417,12 @@ impl OutQueue {
     /// Removes the first `n` bytes, which have been written. Returns how many messages that
     /// completed (where sizes are not tracked, in groups).
     pub fn advance(&mut self, n: usize) -> usize {
+        if n == self.bytes && self.sizes.is_none() {
+            // the common case
+            let done = self.messages;
+            self.forget();
+            return done;
+        }
         let n = n.min(self.bytes);
         if n == 0 {
             return 0;
@@ -443,6 +451,17 @@ impl OutQueue {
         let done = self.count_done(n);
         self.messages -= done;
         done
+    }
+
+    /// Empties the queue.
+    fn forget(&mut self) {
+        self.tail.clear();
+        self.chunks.drain(..).for_each(Chunk::release);
+        self.marks.clear();
+        self.marked = (0, 0);
+        self.bytes = 0;
+        self.messages = 0;
+        self.answers = 0;
     }
 
     fn count_done(&mut self, mut n: usize) -> usize {
@@ -544,9 +563,7 @@ pub(crate) fn encode(
         all.extend_from_slice(chunk.bytes());
     }
     all.extend_from_slice(queue.tail.bytes());
-    queue.tail.clear();
-    queue.bytes = 0;
-    queue.chunks.clear();
+    queue.forget();
     queue.release();
     Ok(all.into())
 }

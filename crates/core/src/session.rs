@@ -498,7 +498,9 @@ impl Session {
             let shared = &*self.0;
             header.is_none()
                 && shared.outbox.foreign_bytes() == 0
-                && lane::with(shared.id, |queue| queue.push_quick(message)) == Some(true)
+                && lane::with(shared.id, |queue| {
+                    queue.push_quick(message) || queue.push_first(message)
+                }) == Some(true)
         });
         if quick == Some(true) {
             return Sending(None);
