@@ -83,6 +83,12 @@ pub type ClientBuilder<H> = network_system_core::ClientBuilder<Schemes, H>;
 /// A connection that you drive; see [`network_system_core::Connection`].
 pub type Connection = network_system_core::Connection<AnyLink>;
 
+/// The receiving half of a connection; see [`network_system_core::ConnectionReceiver`].
+pub type ConnectionReceiver = network_system_core::ConnectionReceiver<AnyLink>;
+
+/// The sending half of a connection; see [`network_system_core::ConnectionSender`].
+pub type ConnectionSender = network_system_core::ConnectionSender<AnyLink>;
+
 /// Accepts connections that you drive; see [`network_system_core::ConnectionListener`].
 pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
 

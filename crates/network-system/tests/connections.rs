@@ -418,3 +418,23 @@ async fn a_connection_answers_pings_and_turns_requests_down() {
     drop(peer);
     assert_eq!(within(serving).await.unwrap(), "hello");
 }
+
+/// The halves can be named, to keep them in structs of one's own.
+#[tokio::test]
+async fn the_halves_have_names() {
+    struct Halves {
+        receiver: network_system::ConnectionReceiver,
+        sender: network_system::ConnectionSender,
+    }
+    let mut listener = network_system::listen("memory://halves").await.unwrap();
+    let connection = network_system::connect("memory://halves").await.unwrap();
+    let (receiver, sender) = connection.split();
+    let mut halves = Halves { receiver, sender };
+    let mut other = within(listener.accept()).await.unwrap();
+    within(halves.sender.send("ask")).await.unwrap();
+    let message = within(other.receive()).await.unwrap().unwrap();
+    within(other.send(message)).await.unwrap();
+    within(other.flush()).await.unwrap();
+    let back = within(halves.receiver.receive()).await.unwrap();
+    assert_eq!(back.unwrap(), "ask");
+}
