@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,7 +25,8 @@ use crate::handler::{Events, Ignore};
 use crate::link::Transports;
 use crate::message::Message;
 use crate::outbox::Command;
-use crate::session::Session;
+use crate::server::Sessions;
+use crate::session::{Session, block_on};
 use crate::statistics::{Counters, Statistics};
 use offline::Offline;
 
@@ -50,6 +52,10 @@ pub(crate) struct Shared {
     counters: Arc<Counters>,
     stopping: CancellationToken,
     request_timeout: Duration,
+    /// Where its task runs, for blocking calls.
+    runtime: Handle,
+    /// No sessions: a client's are in no table.
+    sessions: Sessions,
 }
 
 /// What a client is doing.
@@ -183,7 +189,7 @@ impl<T> Client<T> {
     }
 
     /// Asks the server and waits for its reply, for a connection first if there is none; at most
-    /// for the [request timeout](crate::config::ClientConfig::request_timeout). Needs the envelope.
+    /// for the [request timeout](crate::config::SessionConfig::request_timeout). Needs the envelope.
     ///
     /// # Errors
     /// As [`Session::request_within`].
@@ -211,6 +217,22 @@ impl<T> Client<T> {
         session
             .request_within(message, until.saturating_duration_since(Instant::now()))
             .await
+    }
+
+    /// As [`send`](Self::send), for threads outside of any async runtime.
+    ///
+    /// # Errors
+    /// As `send`; [`ErrorKind::InvalidArgument`] inside a runtime, which it would block.
+    pub fn send_blocking(&self, message: impl Into<Message>) -> Result<()> {
+        block_on(&self.shared.runtime, self.send(message))
+    }
+
+    /// As [`request`](Self::request), for threads outside of any async runtime.
+    ///
+    /// # Errors
+    /// As `request`; [`ErrorKind::InvalidArgument`] inside a runtime, which it would block.
+    pub fn request_blocking(&self, message: impl Into<Message>) -> Result<Message> {
+        block_on(&self.shared.runtime, self.request(message))
     }
 
     /// Waits until there is a connection.

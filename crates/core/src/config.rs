@@ -34,6 +34,9 @@ pub struct SessionConfig {
     /// How long a closing session may take to write what is queued. Default: 5 s.
     #[serde(with = "text::duration")]
     pub close_timeout: Duration,
+    /// How long a request may take when the call gives no deadline. Default: 30 s.
+    #[serde(with = "text::duration")]
+    pub request_timeout: Duration,
 }
 
 impl Default for SessionConfig {
@@ -46,6 +49,7 @@ impl Default for SessionConfig {
             idle_timeout: Some(Duration::from_secs(300)),
             heartbeat: Heartbeat::default(),
             close_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -70,6 +74,12 @@ impl SessionConfig {
             "must not be larger than outbox.high",
         )?;
         check(high > 0, path, "outbox.high", "must be larger than 0")?;
+        check(
+            !self.request_timeout.is_zero(),
+            path,
+            "request_timeout",
+            "must be larger than 0",
+        )?;
         check(
             self.max_message > 0,
             path,
@@ -295,9 +305,6 @@ pub struct ClientConfig {
     /// How long one connect may take, name look-up included. Default: 10 s.
     #[serde(with = "text::duration")]
     pub connect_timeout: Duration,
-    /// How long a request may take when the call gives no deadline. Default: 30 s.
-    #[serde(with = "text::duration")]
-    pub request_timeout: Duration,
     /// How to connect again after a loss.
     pub reconnect: Backoff,
     /// Bytes of messages that are kept while there is no connection; more are rejected. 0 keeps
@@ -314,7 +321,6 @@ impl Default for ClientConfig {
         Self {
             addresses: Vec::new(),
             connect_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(30),
             reconnect: Backoff::default(),
             offline_queue: MIB,
             session: SessionConfig {
@@ -335,7 +341,6 @@ impl ClientConfig {
         let backoff = &self.reconnect;
         let timeouts = [
             (self.connect_timeout, "connect_timeout"),
-            (self.request_timeout, "request_timeout"),
             (backoff.initial, "reconnect.initial"),
         ];
         for (value, key) in timeouts {

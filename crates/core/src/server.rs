@@ -3,6 +3,7 @@
 mod accept;
 mod builder;
 mod sessions;
+mod signals;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -49,19 +50,43 @@ struct Shared {
 }
 
 /// What a shutdown did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Sessions that were live when it began.
     pub sessions: usize,
-    /// Sessions that finished: everything that they had queued was written.
+    /// Sessions that ended in good order: everything that they had queued was written. What is
+    /// neither here nor in [`cut`](Self::cut) failed for a reason of its own, such as a reset.
     pub drained: usize,
-    /// Sessions that were cut off at the deadline.
+    /// Sessions that were cut off before everything was written.
     pub cut: usize,
     /// Messages that were queued and never written, over the server's life.
     pub messages_dropped: u64,
     /// How long it took.
     pub elapsed: Duration,
+    /// What the server has done in its life, the drain included.
+    pub statistics: Statistics,
+}
+
+/// How many sessions have ended so far.
+struct Ends {
+    all: u64,
+    orderly: u64,
+    cut: u64,
+}
+
+impl Ends {
+    fn of(statistics: &Statistics) -> Self {
+        let count = |label| {
+            let ended = statistics.connections_ended.get(label);
+            ended.copied().unwrap_or(0)
+        };
+        Self {
+            all: statistics.connections_ended.values().sum(),
+            orderly: count("peer") + count("requested") + count("shutdown"),
+            cut: count("cut"),
+        }
+    }
 }
 
 impl<T: Transports> Server<T> {
@@ -106,7 +131,7 @@ impl<T: Transports> Server<T> {
         });
         let acceptor = accept::Acceptor {
             shared: shared.clone(),
-            handler: Arc::new(handler),
+            handler: Arc::new(accept::Admitting(handler)),
             max_connections: config.max_connections,
         };
         let server = Self {
@@ -178,35 +203,63 @@ impl<T: Transports> Server<T> {
     /// Stops accepting, lets every session handle what it has received and write what it has
     /// queued, and closes it; what is not done after `deadline` is cut off.
     pub async fn shutdown(self, deadline: Duration) -> DrainReport {
+        self.drain(deadline, std::future::pending()).await
+    }
+
+    /// As [`shutdown`](Self::shutdown), with an early deadline when `hurry` is ready.
+    async fn drain(self, deadline: Duration, hurry: impl Future<Output = ()>) -> DrainReport {
         let began = Instant::now();
         let shared = &self.shared;
+        let before = Ends::of(&self.statistics());
         shared.stopping.cancel();
-        let sessions = shared.sessions.drain();
+        shared.sessions.drain();
         shared.tracker.close();
-        let mut cut = 0;
-        if tokio::time::timeout(deadline, shared.tracker.wait())
-            .await
-            .is_err()
-        {
-            cut = shared.sessions.cut();
+        let done = tokio::select! {
+            biased;
+            () = shared.tracker.wait() => true,
+            () = tokio::time::sleep(deadline) => false,
+            () = hurry => false,
+        };
+        if !done {
+            shared.sessions.cut();
             if tokio::time::timeout(AFTER_CUT, shared.tracker.wait())
                 .await
                 .is_err()
             {
-                tracing::warn!(left = shared.sessions.len(), "handlers block their threads");
+                tracing::warn!(
+                    left = shared.counters.active(),
+                    "handlers block their threads"
+                );
             }
         }
         shared.ended.cancel();
         self.join_workers().await;
-        let report = DrainReport {
-            sessions,
-            drained: sessions.saturating_sub(cut),
-            cut,
-            messages_dropped: shared.counters.snapshot(0).messages_dropped,
-            elapsed: began.elapsed(),
-        };
-        tracing::info!(?report, "shut down");
+        let report = self.report(&before, began.elapsed());
+        tracing::info!(
+            report.sessions,
+            report.drained,
+            report.cut,
+            report.messages_dropped,
+            elapsed = ?report.elapsed,
+            "shut down"
+        );
         report
+    }
+
+    fn report(&self, before: &Ends, elapsed: Duration) -> DrainReport {
+        let statistics = self.statistics();
+        let after = Ends::of(&statistics);
+        // tasks of handlers that block their threads
+        let left = statistics.connections_active;
+        let since = |after: u64, before: u64| usize::try_from(after - before).unwrap_or(usize::MAX);
+        DrainReport {
+            sessions: since(after.all + left, before.all),
+            drained: since(after.orderly, before.orderly),
+            cut: since(after.cut + left, before.cut),
+            messages_dropped: statistics.messages_dropped,
+            elapsed,
+            statistics,
+        }
     }
 
     async fn join_workers(&self) {
@@ -227,6 +280,7 @@ impl<T: Transports> Server<T> {
 impl<T> Drop for Server<T> {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
+        self.shared.tracker.close();
         self.shared.sessions.cut();
         self.shared.ended.cancel();
     }
@@ -239,20 +293,4 @@ impl<T> fmt::Debug for Server<T> {
             .field("listening", &listening)
             .finish_non_exhaustive()
     }
-}
-
-/// Waits for Ctrl-C, or `SIGTERM` on Unix.
-async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

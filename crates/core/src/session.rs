@@ -26,6 +26,7 @@ use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
 use crate::requests::Requests;
+use crate::server::Sessions;
 use crate::statistics::Counters;
 use crate::ticker::Activity;
 
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     policy: OverflowPolicy,
     pub(crate) requests: Requests,
     request_timeout: Duration,
+    sessions: Sessions,
     attributes: Mutex<Attributes>,
     pub(crate) traffic: Traffic,
     counters: Arc<Counters>,
@@ -106,7 +108,7 @@ impl Session {
         info: LinkInfo,
         encoding: Encoding,
         config: &SessionConfig,
-        request_timeout: Duration,
+        sessions: Sessions,
         counters: Arc<Counters>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -120,7 +122,8 @@ impl Session {
             outbox: Outbox::new(config.outbox.high, config.outbox.low, tracks),
             policy,
             requests: Requests::default(),
-            request_timeout,
+            request_timeout: config.request_timeout,
+            sessions,
             attributes: Mutex::default(),
             traffic: Traffic::default(),
             counters,
@@ -170,6 +173,13 @@ impl Session {
     #[must_use]
     pub fn info(&self) -> &LinkInfo {
         &self.0.info
+    }
+
+    /// All live sessions of the server that this one belongs to, for look-ups and broadcasts. Empty
+    /// for a client's session.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     /// Queues a message. Inside the session's own handler it leaves with the batch that is being
@@ -286,7 +296,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Asks the peer and waits for its reply, at most for the default request time (30 s).
+    /// Asks the peer and waits for its reply, at most for the session's
+    /// [request timeout](SessionConfig::request_timeout).
     ///
     /// # Errors
     /// As [`request_within`](Self::request_within).
@@ -354,14 +365,7 @@ impl Session {
     }
 
     fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if Handle::try_current().is_ok() {
-            return Err(
-                Error::new(ErrorKind::InvalidArgument, "use a blocking call")
-                    .because("this thread runs async tasks, which it would hold up")
-                    .advice("use the async call, or call from another thread"),
-            );
-        }
-        self.0.runtime.block_on(work)
+        block_on(&self.0.runtime, work)
     }
 
     /// Writes what is queued, then closes the connection. Returns at once;
@@ -698,6 +702,18 @@ impl Session {
         })
         .await
     }
+}
+
+/// Runs `work` of `runtime` on a thread outside of any.
+pub(crate) fn block_on<T>(runtime: &Handle, work: impl Future<Output = Result<T>>) -> Result<T> {
+    if Handle::try_current().is_ok() {
+        return Err(
+            Error::new(ErrorKind::InvalidArgument, "use a blocking call")
+                .because("this thread runs async tasks, which it would hold up")
+                .advice("use the async call, or call from another thread"),
+        );
+    }
+    runtime.block_on(work)
 }
 
 /// What [`Session::send`] returns: ready at once, unless the outbox is full and the policy is to

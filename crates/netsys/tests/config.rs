@@ -58,6 +58,7 @@ envelope = false
 max_message = 1000
 idle_timeout = "off"
 close_timeout = "250ms"
+request_timeout = "7s"
 
 [server.session.outbox]
 high = 5000

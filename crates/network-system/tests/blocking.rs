@@ -55,6 +55,12 @@ fn blocking_calls() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("from another thread"), "{error}");
     }
+    assert_eq!(client.request_blocking("two").unwrap(), "two");
+    client.send_blocking("nobody minds").unwrap();
+    let inside = runtime.block_on(async { client.send_blocking("x") });
+    assert_eq!(inside.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let inside = runtime.block_on(async { client.request_blocking("x") });
+    assert_eq!(inside.unwrap_err().kind(), ErrorKind::InvalidArgument);
     let inside = runtime.block_on(async { here.request_blocking("x") });
     assert_eq!(inside.unwrap_err().kind(), ErrorKind::InvalidArgument);
 

@@ -187,23 +187,36 @@ async fn ten_thousand_connects_and_drops() {
     assert_eq!(statistics.queued_bytes, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_closed() {
-    let idle = Duration::from_millis(150);
-    let mut echo = echo(|builder| builder.idle_timeout(idle)).await;
-    let healthy = Healthy::start(echo.address()).await;
+    let idle = Duration::from_secs(10);
+    let configure = |b: common::Builder| b.idle_timeout(idle);
+    let mut echo = common::echo_on(&["memory://silent"], configure).await;
+    let healthy = tokio::spawn(async move {
+        let mut connection = network_system::connect("memory://silent").await.unwrap();
+        loop {
+            connection.send("round").await.unwrap();
+            let back = connection.receive().await.unwrap();
+            assert_eq!(back.unwrap(), "round");
+            tokio::time::sleep(idle / 2).await;
+        }
+    });
     // one says nothing, one stops in mid frame, one falls silent after a message
     for bytes in [&b""[..], &[0, 0], &frame(b"hello")] {
-        let since = std::time::Instant::now();
-        let mut stream = echo.dial().await;
-        stream.write_all(bytes).await.unwrap();
-        let (_, result) = read_to_end(&mut stream).await;
-        assert!(result.is_ok() && since.elapsed() >= idle, "{result:?}");
+        let since = tokio::time::Instant::now();
+        let raw = network_system::connect("memory://silent?framing=raw").await;
+        let mut raw = raw.unwrap();
+        if !bytes.is_empty() {
+            raw.send(bytes.to_vec()).await.unwrap();
+        }
+        while within(raw.receive()).await.unwrap().is_some() {}
+        assert!(since.elapsed() >= idle, "{:?}", since.elapsed());
         let reason = echo.next_end().await;
         assert!(matches!(reason, CloseReason::Idle), "{reason:?}");
     }
     assert_eq!(echo.ended("idle"), 3);
-    healthy.finish().await;
+    assert!(!healthy.is_finished(), "who says something stays");
+    healthy.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

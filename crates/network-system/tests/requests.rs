@@ -405,3 +405,28 @@ async fn the_end_is_announced() {
     within(session.ended()).await;
     assert!(session.peer_is_leaving());
 }
+
+/// A server asks, too, and has its own deadline for it.
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_server() {
+    let server = Server::builder()
+        .listen("memory://server-deadline?envelope=true")
+        .heartbeat(None, 1)
+        .request_timeout(Duration::from_secs(11))
+        .start()
+        .await
+        .unwrap();
+    let client = Client::builder("memory://server-deadline?envelope=true")
+        .heartbeat(None, 1)
+        .on_request(|_, request| async move {
+            let _kept = request;
+            std::future::pending::<()>().await
+        })
+        .connect();
+    let _client = client.await.unwrap();
+    let session = common::only_session(server.sessions()).await;
+    let began = tokio::time::Instant::now();
+    let error = session.request("never answered").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(began.elapsed().as_secs(), 11);
+}

@@ -144,6 +144,28 @@ async fn dropping_a_server_closes_its_connections() {
     }
 }
 
+/// Without a shutdown, too, every connection tells its end, whatever its thread.
+#[tokio::test]
+async fn a_dropped_server_tells_every_end() {
+    for workers in [0, 2] {
+        for _ in 0..10 {
+            let mut echo = echo(|builder| builder.workers(workers)).await;
+            let mut streams = Vec::new();
+            for _ in 0..10 {
+                let mut stream = echo.dial().await;
+                round_trip(&mut stream, b"in").await;
+                streams.push(stream);
+            }
+            drop(echo.server);
+            for n in 0..10 {
+                let end = within(echo.ends.recv()).await;
+                let end = end.unwrap_or_else(|| panic!("{n} of 10, {workers} workers"));
+                assert_eq!(end.reason.label(), "cut");
+            }
+        }
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn the_file_of_a_unix_socket() {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{echo, echo_on, eventually, only_session, read_frame, round_trip, within};
 use network_system::{
-    Client, CloseReason, Endpoint, ErrorKind, Message, MessageBatch, Server, Session,
+    Client, CloseReason, Endpoint, Error, ErrorKind, Handler, Message, MessageBatch, MessageRef,
+    Result, Server, Session,
 };
 use tokio::sync::mpsc;
 
@@ -427,4 +428,65 @@ async fn handles_outlive_their_connection() {
         assert_eq!(session.queued_bytes(), 0);
         session.close("again");
     }
+}
+
+/// A peer is nobody's business before `on_connect` has let it in.
+#[tokio::test]
+async fn who_is_not_let_in_is_not_found() {
+    struct Door {
+        entered: mpsc::UnboundedSender<Session>,
+        open: Arc<tokio::sync::Semaphore>,
+    }
+    impl Handler for Door {
+        async fn on_connect(&self, session: &Session) -> Result<()> {
+            let _ = self.entered.send(session.clone());
+            match self.open.acquire().await {
+                Ok(permit) => permit.forget(),
+                Err(_) => return Err(Error::new(ErrorKind::PermissionDenied, "come in")),
+            }
+            Ok(())
+        }
+
+        async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+    let (entered, mut enters) = mpsc::unbounded_channel();
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    let door = Door {
+        entered,
+        open: open.clone(),
+    };
+    let server = Server::builder().listen("memory://door").handler(door);
+    let server = server.start().await.unwrap();
+    let sessions = server.sessions();
+    let hidden = |session: &Session| {
+        assert_eq!(sessions.broadcast("secret").queued, sessions.len());
+        assert!(sessions.get(session.id()).is_none());
+        assert!(!sessions.all().contains(session));
+        assert!(sessions.kick(session.id(), "who?").is_err());
+    };
+    let mut let_in = network_system::connect("memory://door").await.unwrap();
+    let first = within(enters.recv()).await.unwrap();
+    hidden(&first);
+    assert!(sessions.is_empty());
+    open.add_permits(1);
+    let found = || sessions.get(first.id()).is_some();
+    common::eventually("it is let in", found).await;
+
+    let mut refused = network_system::connect("memory://door").await.unwrap();
+    let second = within(enters.recv()).await.unwrap();
+    hidden(&second);
+    // the same table, from a handler's session
+    assert_eq!(second.sessions().all(), [first]);
+    open.close();
+    assert!(within(refused.receive()).await.unwrap().is_none());
+    assert_eq!(
+        within(let_in.receive()).await.unwrap().unwrap(),
+        "secret",
+        "for those inside"
+    );
+    // the end of the server finds all
+    drop(let_in);
+    within(server.shutdown(Duration::from_secs(5))).await;
 }

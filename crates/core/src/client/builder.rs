@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use network_system_wire::Framing;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
 use crate::message::Message;
 use crate::requests::Request;
+use crate::server::Sessions;
 use crate::session::Session;
 use crate::statistics::Counters;
 
@@ -153,9 +155,9 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         self
     }
 
-    /// How long a request may take. Default: 30 s.
+    /// How long a request may take when the call gives no deadline. Default: 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.config.request_timeout = timeout;
+        self.config.session.request_timeout = timeout;
         self
     }
 
@@ -242,7 +244,9 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
             stopping: CancellationToken::new(),
-            request_timeout: config.request_timeout,
+            request_timeout: config.session.request_timeout,
+            runtime: Handle::current(),
+            sessions: Sessions::default(),
         });
         let handler = Arc::new(Outgoing {
             inner: self.handler,

@@ -134,7 +134,7 @@ impl<T: Transports, H: Handler> Task<T, H> {
             link.info().clone(),
             link.encoding(),
             &config.session,
-            self.config.request_timeout,
+            shared.sessions.clone(),
             shared.counters.clone(),
         );
         let mut live = Live {

@@ -6,15 +6,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{AFTER_CUT, Shared};
 use crate::close::CloseReason;
-use crate::config::{ClientConfig, SessionConfig};
+use crate::config::SessionConfig;
 use crate::contain::contain;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::handler::Handler;
 use crate::link::{Bound, Link, Listener};
+use crate::message::MessageRef;
 use crate::outbox::Command;
+use crate::requests::Request;
 use crate::session::Session;
 
 /// After an error of `accept` (no file descriptors, say) the next try waits this long, twice as
@@ -28,7 +30,7 @@ pub(super) type Assigned<B> = (B, SessionConfig);
 /// What every listener needs.
 pub(super) struct Acceptor<H> {
     pub(super) shared: Arc<Shared>,
-    pub(super) handler: Arc<H>,
+    pub(super) handler: Arc<Admitting<H>>,
     pub(super) max_connections: usize,
 }
 
@@ -87,12 +89,11 @@ impl<H: Handler> Acceptor<H> {
             tracing::debug!(peer = %info.peer, "refused: too many connections");
             return;
         }
-        let request_timeout = ClientConfig::default().request_timeout;
         let session = Session::new(
             info.clone(),
             link.encoding(),
             config,
-            request_timeout,
+            shared.sessions.clone(),
             shared.counters.clone(),
         );
         tracing::debug!(?session, "connected");
@@ -112,6 +113,46 @@ impl<H: Handler> Acceptor<H> {
             let mut registered = registered;
             registered.reason = Some(driver.run().await);
         });
+    }
+}
+
+/// The user's handler, which decides about who gets into the session table.
+pub(super) struct Admitting<H>(pub(super) H);
+
+impl<H: Handler> Handler for Admitting<H> {
+    async fn on_connect(&self, session: &Session) -> Result<()> {
+        self.0.on_connect(session).await?;
+        session.sessions().admit(session.id());
+        Ok(())
+    }
+
+    #[inline]
+    fn on_message(
+        &self,
+        session: &Session,
+        message: &MessageRef<'_>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.0.on_message(session, message)
+    }
+
+    fn on_request(
+        &self,
+        session: &Session,
+        request: Request,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.0.on_request(session, request)
+    }
+
+    fn on_disconnect(
+        &self,
+        session: &Session,
+        reason: &CloseReason,
+    ) -> impl Future<Output = ()> + Send {
+        self.0.on_disconnect(session, reason)
+    }
+
+    fn on_error(&self, session: Option<&Session>, error: &Error) {
+        self.0.on_error(session, error);
     }
 }
 
@@ -155,10 +196,14 @@ pub(super) fn worker<H: Handler, B: Bound>(
     };
     runtime.block_on(async move {
         let result = acceptor.listen(assigned);
+        let shared = &acceptor.shared;
         let failed = result.is_err();
         let _ = started.send(result);
         if !failed {
             ended.cancelled().await;
+            // after a shutdown nothing is left; without one, every connection still tells its end
+            shared.sessions.cut();
+            let _ = tokio::time::timeout(AFTER_CUT, shared.tracker.wait()).await;
         }
     });
     // tasks of handlers that block must not hold the process

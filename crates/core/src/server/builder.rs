@@ -5,6 +5,7 @@ use std::time::Duration;
 use network_system_wire::Framing;
 
 use super::Server;
+use super::signals::Signals;
 use crate::close::CloseReason;
 use crate::config::{Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig};
 use crate::error::{Error, Result};
@@ -200,6 +201,12 @@ impl<T: Transports, H> ServerBuilder<T, H> {
         self
     }
 
+    /// How long a request to a peer may take when the call gives no deadline. Default: 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.config.session.request_timeout = timeout;
+        self
+    }
+
     /// Turns TCP keepalive probes on or off. Default: on.
     pub fn tcp_keepalive(mut self, on: bool) -> Self {
         self.config.socket.keepalive = on;
@@ -219,18 +226,21 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     }
 
     /// Serves until the process is interrupted (Ctrl-C, or `SIGTERM` on Unix), then lets sessions
-    /// finish for at most [`shutdown_timeout`](ServerConfig::shutdown_timeout).
+    /// finish for at most [`shutdown_timeout`](ServerConfig::shutdown_timeout). A second signal cuts
+    /// off what has not finished by then.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start), or the system does not let the process watch signals.
     pub async fn run(self) -> Result<()>
     where
         H: Handler,
     {
         let timeout = self.config.shutdown_timeout;
+        // before the start: from the first connection on, a signal means to finish in good order
+        let mut signals = Signals::new()?;
         let server = self.start().await?;
-        super::interrupted().await;
-        server.shutdown(timeout).await;
+        signals.next().await;
+        server.drain(timeout, signals.next()).await;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The live sessions of a server: look up, iterate, broadcast.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use network_system_wire::envelope::Header;
@@ -16,12 +17,17 @@ use crate::session::Session;
 /// Locks that connects and disconnects of different threads spread over.
 const SHARDS: usize = 16;
 
-type Shard = RwLock<HashMap<u64, Session>>;
+type Table = HashMap<u64, Entry>;
 
-/// The live sessions of a server.
-#[derive(Default)]
-pub struct Sessions {
-    shards: [Shard; SHARDS],
+/// The live sessions of a server: those that `on_connect` has let in. Cheap to clone; every clone
+/// means the same table. Handlers reach it through [`Session::sessions`].
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<[RwLock<Table>; SHARDS]>);
+
+struct Entry {
+    session: Session,
+    /// Whether `on_connect` has let it in: others do not see it before.
+    admitted: bool,
 }
 
 /// What a broadcast reached.
@@ -38,16 +44,32 @@ pub struct BroadcastReport {
 }
 
 impl Sessions {
-    fn shard(&self, id: u64) -> &Shard {
-        &self.shards[id as usize % SHARDS]
+    fn shard(&self, id: u64) -> &RwLock<Table> {
+        &self.0[id as usize % SHARDS]
     }
 
+    /// Adds a session that only the end of the server finds, until it is [admitted](Self::admit).
     pub(crate) fn insert(&self, session: Session) {
         let mut shard = self
             .shard(session.id())
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        shard.insert(session.id(), session);
+        let entry = Entry {
+            session,
+            admitted: false,
+        };
+        shard.insert(entry.session.id(), entry);
+    }
+
+    /// From now on everybody finds it.
+    pub(crate) fn admit(&self, id: u64) {
+        let mut shard = self
+            .shard(id)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = shard.get_mut(&id) {
+            entry.admitted = true;
+        }
     }
 
     pub(crate) fn remove(&self, id: u64) {
@@ -64,13 +86,16 @@ impl Sessions {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&id)
-            .cloned()
+            .filter(|entry| entry.admitted)
+            .map(|entry| entry.session.clone())
     }
 
     /// How many sessions are live.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().map(|shard| shard.len()).sum()
+        self.read()
+            .map(|shard| shard.values().filter(|entry| entry.admitted).count())
+            .sum()
     }
 
     /// Whether no session is live.
@@ -79,8 +104,8 @@ impl Sessions {
         self.len() == 0
     }
 
-    fn read(&self) -> impl Iterator<Item = std::sync::RwLockReadGuard<'_, HashMap<u64, Session>>> {
-        self.shards
+    fn read(&self) -> impl Iterator<Item = std::sync::RwLockReadGuard<'_, Table>> {
+        self.0
             .iter()
             .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,9 +115,19 @@ impl Sessions {
     pub fn all(&self) -> Vec<Session> {
         let mut all = Vec::with_capacity(self.len());
         for shard in self.read() {
-            all.extend(shard.values().cloned());
+            let admitted = shard.values().filter(|entry| entry.admitted);
+            all.extend(admitted.map(|entry| entry.session.clone()));
         }
         all
+    }
+
+    /// All sessions, those too that are not let in yet.
+    fn every(&self) -> Vec<Session> {
+        let mut every = Vec::new();
+        for shard in self.read() {
+            every.extend(shard.values().map(|entry| entry.session.clone()));
+        }
+        every
     }
 
     /// Queues a message for every session. It is encoded once for each framing, whatever the
@@ -153,31 +188,33 @@ impl Sessions {
         self.read()
             .map(|s| {
                 s.values()
-                    .map(|s| s.shared().outbox.bytes() as u64)
+                    .map(|entry| entry.session.shared().outbox.bytes() as u64)
                     .sum::<u64>()
             })
             .sum()
     }
 
     /// Announces the end where the peer understands it, and closes every session.
-    pub(crate) fn drain(&self) -> usize {
-        let all = self.all();
-        for session in &all {
+    pub(crate) fn drain(&self) {
+        for session in &self.every() {
             if session.info().envelope {
                 session.send_control(Header::GoAway, "the server shuts down".into());
             }
             session.command(Command::Close(CloseReason::Shutdown));
         }
-        all.len()
     }
 
-    /// Closes what is left at once; how many there were.
-    pub(crate) fn cut(&self) -> usize {
-        let all = self.all();
-        for session in &all {
+    /// Closes what is left at once.
+    pub(crate) fn cut(&self) {
+        for session in &self.every() {
             session.command(Command::Cut(CloseReason::Cut));
         }
-        all.len()
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sessions({})", self.len())
     }
 }
 

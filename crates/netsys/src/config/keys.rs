@@ -105,6 +105,11 @@ const KEYS: &[Key] = &[
         DURATION,
     ),
     key(
+        "server.session.request_timeout",
+        "How long a request to a peer may take.",
+        DURATION,
+    ),
+    key(
         "server.session.outbox.high",
         "Bytes that may wait for one peer; then the outbox is full.",
         POSITIVE,
