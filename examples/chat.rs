@@ -8,23 +8,19 @@
 use std::time::Duration;
 
 use network_system::prelude::*;
-use tokio::sync::mpsc;
 
 /// What a session is called; attached to it once it has said so.
 #[derive(Clone)]
 struct Name(String);
 
-/// The events of all connections. What is to be said goes to the task that owns the server.
-struct Room {
-    lines: mpsc::Sender<String>,
-}
+/// The events of all connections.
+struct Room;
 
-impl Room {
-    /// Waits while the room is behind, which holds up the peer that talks too fast.
-    async fn say(&self, line: String) {
-        // the room is gone when the server shuts down: nobody listens any more
-        let _ = self.lines.send(line).await;
-    }
+/// To everybody who has a name, while the server drains too; encoded once, whatever their number.
+fn say(session: &Session, line: String) {
+    println!("{line}");
+    let named = |session: &Session| session.get::<Name>().is_some();
+    session.sessions().broadcast_if(line, named);
 }
 
 impl Handler for Room {
@@ -37,12 +33,12 @@ impl Handler for Room {
             return session.send("Text only, please.").await;
         };
         match session.get::<Name>() {
-            Some(Name(name)) => self.say(format!("{name}: {text}")).await,
+            Some(Name(name)) => say(session, format!("{name}: {text}")),
             None if text.trim().is_empty() => session.send("What is your name?").await?,
             None => {
                 let name = text.trim().to_owned();
                 session.set(Name(name.clone()));
-                self.say(format!("* {name} has come")).await;
+                say(session, format!("* {name} has come"));
             }
         }
         Ok(())
@@ -50,7 +46,7 @@ impl Handler for Room {
 
     async fn on_disconnect(&self, session: &Session, _reason: &CloseReason) {
         if let Some(Name(name)) = session.get::<Name>() {
-            self.say(format!("* {name} has left")).await;
+            say(session, format!("* {name} has left"));
         }
     }
 }
@@ -60,29 +56,21 @@ async fn main() -> Result<()> {
     let address = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "tcp://127.0.0.1:8080?framing=lines".into());
-    let (lines, mut said) = mpsc::channel(100);
     let server = Server::builder()
         .listen(address)
         .max_message(1000)
         // nobody waits for a peer that does not read: it is shown out
         .overflow(OverflowPolicy::Close)
-        .handler(Room { lines })
+        .handler(Room)
         .start()
         .await?;
     for address in server.listening() {
         println!("listening on {address}");
     }
-    loop {
-        tokio::select! {
-            Some(line) = said.recv() => {
-                println!("{line}");
-                // encoded once, whatever the number of peers; only to those that have a name
-                server.sessions().broadcast_if(line, |session| session.get::<Name>().is_some());
-            }
-            _ = tokio::signal::ctrl_c() => break,
-        }
+    // the system does not let us watch signals: then nothing but a kill ends it
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
-    drop(said);
     server.shutdown(Duration::from_secs(5)).await;
     Ok(())
 }

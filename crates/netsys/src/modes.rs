@@ -1,9 +1,7 @@
 //! What `netsys serve` does with messages: [`Mode`], and [`Service`], the handler that does it.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
 use clap::ValueEnum;
-use network_system::{Handler, Message, MessageKind, MessageRef, Request, Result, Server, Session};
+use network_system::{Handler, Message, MessageKind, MessageRef, Request, Result, Session};
 use serde::{Deserialize, Serialize};
 
 /// What the server does with a message.
@@ -33,28 +31,15 @@ impl Mode {
     }
 }
 
-/// The running server; `None` before it has started and once it drains.
-pub type Running = Arc<RwLock<Option<Server>>>;
-
 /// The handler of every connection.
 pub struct Service {
     mode: Mode,
-    /// The way to the other sessions.
-    server: Running,
 }
 
 impl Service {
-    /// A handler for a server that will stand in `server`.
-    pub fn new(mode: Mode, server: Running) -> Self {
-        Self { mode, server }
-    }
-
-    /// Queues a message for every session; how many there were.
-    fn broadcast(&self, message: &Message) -> usize {
-        let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
-        server
-            .as_ref()
-            .map_or(0, |server| server.sessions().broadcast(message).queued)
+    /// A handler that does what `mode` says.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode }
     }
 }
 
@@ -66,19 +51,22 @@ impl Handler for Service {
             Mode::Upper => session.send(upper(&message.to_message())).await,
             Mode::Discard => Ok(()),
             Mode::Broadcast => {
-                self.broadcast(&message.to_message());
+                session.sessions().broadcast(message.to_message());
                 Ok(())
             }
         }
     }
 
-    async fn on_request(&self, _: &Session, request: Request) -> Result<()> {
+    async fn on_request(&self, session: &Session, request: Request) -> Result<()> {
         let asked = request.message();
         let reply = match self.mode {
             Mode::Echo => asked.clone(),
             Mode::Upper => upper(asked),
             Mode::Discard => Message::default(),
-            Mode::Broadcast => self.broadcast(asked).to_string().into(),
+            Mode::Broadcast => {
+                let report = session.sessions().broadcast(asked);
+                report.queued.to_string().into()
+            }
         };
         request.reply(reply).await
     }

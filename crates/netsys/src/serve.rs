@@ -4,17 +4,16 @@ mod hints;
 mod report;
 
 use std::process::ExitCode;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use clap::Args;
-use network_system::{Server, Statistics};
+use network_system::Server;
 
 use crate::config::{Overrides, Settings};
 use crate::failure::{EXIT_CODES, Exit, Failure, Result};
 use crate::interval::{self, Interval};
 use crate::limits::raise_file_limit;
-use crate::modes::{Running, Service};
+use crate::modes::Service;
 use crate::{log, output, signals};
 use report::Reporter;
 
@@ -93,38 +92,28 @@ fn check_files(settings: &Settings, limit: Option<u64>) {
 async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
     // from here on a signal means to finish in good order
     let mut signals = signals::Signals::new().map_err(|e| Failure::io("watch for signals", &e))?;
-    let running = Running::default();
     let server = Server::builder()
         .config(settings.server.clone())
-        .handler(Service::new(settings.mode, running.clone()))
+        .handler(Service::new(settings.mode))
         .start()
         .await
         .map_err(|error| Failure::connecting(&error))?;
     let mut reporter = Reporter::new(args.json, args.quiet);
-    let addresses = server.listening().to_vec();
-    *running.write().unwrap_or_else(PoisonError::into_inner) = Some(server);
-    reporter.listening(&settings, &addresses);
+    reporter.listening(&settings, server.listening());
 
     let interval = args
         .stats_interval
         .map_or_else(|| reporter.usual_interval(), |asked| asked.0);
     tokio::select! {
-        () = report_for_ever(&running, &mut reporter, interval.filter(|_| !args.quiet)) => {}
+        () = report_for_ever(&server, &mut reporter, interval.filter(|_| !args.quiet)) => {}
         () = signals.next() => {}
     }
     output::end_live();
-    let server = running
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let Some(server) = server else {
-        return Ok(ExitCode::SUCCESS);
-    };
     drain(server, &settings, &reporter, &mut signals).await
 }
 
 /// Prints statistics at every interval.
-async fn report_for_ever(running: &Running, reporter: &mut Reporter, interval: Option<Duration>) {
+async fn report_for_ever(server: &Server, reporter: &mut Reporter, interval: Option<Duration>) {
     let Some(interval) = interval else {
         return std::future::pending().await;
     };
@@ -136,15 +125,8 @@ async fn report_for_ever(running: &Running, reporter: &mut Reporter, interval: O
     }
     loop {
         ticks.tick().await;
-        if let Some(statistics) = statistics(running) {
-            reporter.statistics(&statistics);
-        }
+        reporter.statistics(&server.statistics());
     }
-}
-
-fn statistics(running: &Running) -> Option<Statistics> {
-    let server = running.read().unwrap_or_else(PoisonError::into_inner);
-    server.as_ref().map(Server::statistics)
 }
 
 /// Lets the connections finish, unless a second signal comes.
@@ -155,11 +137,10 @@ async fn drain(
     signals: &mut signals::Signals,
 ) -> Result<ExitCode> {
     let deadline = settings.server.shutdown_timeout;
-    let statistics = server.statistics();
-    reporter.draining(&statistics, deadline);
+    reporter.draining(&server.statistics(), deadline);
     tokio::select! {
         report = server.shutdown(deadline) => {
-            reporter.drained(&report, &statistics);
+            reporter.drained(&report);
             Ok(ExitCode::SUCCESS)
         }
         () = signals.next() => Ok(Exit::Interrupted.into()),

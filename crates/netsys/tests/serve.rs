@@ -260,6 +260,9 @@ mod signals {
             (&0.into(), &0.into())
         );
         assert_eq!(report["statistics"]["messages_out"], 3);
+        // the totals are those of the end
+        assert_eq!(report["statistics"]["connections_active"], 0);
+        assert_eq!(report["statistics"]["connections_ended"]["shutdown"], 3);
     }
 
     #[test]

@@ -212,7 +212,8 @@ impl Reporter {
     }
 
     /// The server has ended.
-    pub fn drained(&self, report: &DrainReport, statistics: &Statistics) {
+    pub fn drained(&self, report: &DrainReport) {
+        let statistics = &report.statistics;
         match self.style {
             Style::Quiet => {}
             Style::Json => output::json(&Event::Drained {
