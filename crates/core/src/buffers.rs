@@ -223,6 +223,8 @@ pub(crate) struct ReadBuffer {
     /// The unread bytes.
     start: usize,
     end: usize,
+    /// Where they started when there was a read last.
+    before: usize,
 }
 
 impl ReadBuffer {
@@ -252,6 +254,7 @@ impl ReadBuffer {
             page,
             start: 0,
             end: 0,
+            before: 0,
         }
     }
 
@@ -305,6 +308,13 @@ impl ReadBuffer {
             let end = most.min(self.page + READ);
             return self.memory.get_mut(self.page..end).unwrap_or_default();
         }
+        let most = self.memory.len() - SLACK;
+        if self.len() > 0 && self.start == self.before && most - self.end >= PAGE {
+            // nothing was taken since: a peer that sends byte by byte shall not make us move what
+            // it has sent each time
+            let end = most.min(self.end + READ);
+            return self.memory.get_mut(self.end..end).unwrap_or_default();
+        }
         let old = self.len().max(before);
         let at = self.page + old.next_multiple_of(PAGE);
         let most = self.memory.len() - SLACK;
@@ -336,6 +346,14 @@ impl ReadBuffer {
             place.copy_from_slice(before);
             self.start = start;
         }
+        self.before = self.start;
+    }
+
+    /// The last `n` bytes that were read.
+    pub(crate) fn last(&self, n: usize) -> &[u8] {
+        self.memory
+            .get(self.end.saturating_sub(n)..self.end)
+            .unwrap_or_default()
     }
 }
 
@@ -410,18 +428,19 @@ mod tests {
     fn new_bytes_come_to_the_start_of_a_page_behind_the_old_ones() {
         for old in [0, 1, 100, PAGE, PAGE + 1, HEAD] {
             let before: Vec<u8> = (0..old).map(|n| n as u8).collect();
-            // from outside, and from the read before
+            // from outside, and from the read before, of which something was taken
             for outside in [true, false] {
                 let mut buffer = ReadBuffer::with_room(FIRST);
                 if !outside {
-                    while buffer.len() < old {
-                        let missing = old - buffer.len();
+                    let all = [b"x", &before[..]].concat();
+                    while buffer.len() < all.len() {
                         let have = buffer.len();
                         let room = buffer.room(0);
-                        let n = room.len().min(missing);
-                        room[..n].copy_from_slice(&before[have..have + n]);
+                        let n = room.len().min(all.len() - have);
+                        room[..n].copy_from_slice(&all[have..have + n]);
                         buffer.filled(&[], n);
                     }
+                    buffer.consume(1);
                 }
                 let room = buffer.room(if outside { old } else { 0 });
                 assert!(room.len() >= PAGE, "{old}");
@@ -429,9 +448,29 @@ mod tests {
                 room[..3].copy_from_slice(b"new");
                 buffer.filled(if outside { &before } else { &[] }, 3);
                 assert_eq!(buffer.unread(), [&before[..], b"new"].concat());
+                assert_eq!(buffer.last(2), b"ew");
                 assert!(buffer.from(buffer.start() + old + 2).len() > SLACK);
             }
         }
+    }
+
+    #[test]
+    fn what_came_byte_by_byte_is_not_moved_each_time() {
+        let mut buffer = ReadBuffer::with_room(FIRST);
+        let mut places = std::collections::HashSet::new();
+        for n in 0..HEAD {
+            buffer.room(0)[0] = n as u8;
+            buffer.filled(&[], 1);
+            places.insert(buffer.unread().as_ptr());
+        }
+        assert!(
+            buffer
+                .unread()
+                .iter()
+                .enumerate()
+                .all(|(n, byte)| *byte == n as u8)
+        );
+        assert!(places.len() < 20, "{}", places.len());
     }
 
     #[test]

@@ -251,9 +251,16 @@ impl InQueue {
         let n = into.filled().len();
         match result {
             Poll::Ready(Ok(())) => {
-                self.buffer.filled(&self.rest, n);
-                if !self.rest.is_empty() {
+                if n > self.rest.len() {
+                    self.buffer.filled(&self.rest, n);
                     self.rest = BytesMut::new();
+                } else {
+                    // so little that it would be dear to move what came before
+                    self.buffer.filled(&[], n);
+                    if !self.rest.is_empty() {
+                        self.rest.extend_from_slice(self.buffer.last(n));
+                        self.buffer.clear();
+                    }
                 }
                 Poll::Ready(Ok(n))
             }
@@ -304,3 +311,6 @@ impl InQueue {
         self.examined = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;
