@@ -275,7 +275,7 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
         pattern: Pattern::new(ECHO, args.size)?,
         window,
         span: args.span(),
-        clock_every: (window / 8).max(16).min(window),
+        clock_every: (window / 8).max(4).min(window),
         watch: Stopwatch::start(),
         latencies: Mutex::new(Latencies::new()?),
         report,
