@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     live: Mutex<Option<Session>>,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
+    /// The session that `on_connect` has let in, where messages wait for it.
+    begun: watch::Sender<u64>,
     stopping: CancellationToken,
     request_timeout: Duration,
     /// Where its task runs, for blocking calls.
@@ -64,14 +66,16 @@ pub(crate) struct Shared {
 pub enum ClientState {
     /// It tries to connect.
     Connecting {
-        /// Rounds over all addresses that have failed since the last connection.
+        /// Failed tries in a row; see [`Waiting`](Self::Waiting).
         failures: u32,
     },
     /// It is connected.
     Connected,
     /// It waits before the next round.
     Waiting {
-        /// Rounds over all addresses that have failed since the last connection.
+        /// Failed tries in a row: rounds over all addresses, and connections that were lost before
+        /// the peer had said anything and before they were as old as
+        /// [`Backoff::initial`](crate::config::Backoff::initial) (1 s at most).
         failures: u32,
         /// How long it waits.
         delay: Duration,
@@ -92,10 +96,8 @@ impl ClientState {
 
 impl Shared {
     fn current(&self) -> Option<Session> {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone().filter(|session| !session.is_closed())
     }
 
     /// Tells the connection that is up, if there is one.
@@ -148,6 +150,14 @@ impl<T> Client<T> {
     /// Sends a message, or keeps it for later while there is no connection. Waits for room like
     /// [`Session::send`].
     ///
+    /// What waited for a connection goes out once the peer has said something (with the envelope:
+    /// its hello) or the connection is as old as
+    /// [`Backoff::initial`](crate::config::Backoff::initial) (1 s at most), so a server that turns
+    /// connections away at once does not swallow it; what was not written when the connection is
+    /// lost waits for the next one. What can still be lost is what was written and never arrived,
+    /// and what was sent while connected and not written when the connection was lost. Both may be
+    /// noticed with [requests](Self::request).
+    ///
     /// # Errors
     /// [`ErrorKind::QueueFull`] when the offline queue is full, [`ErrorKind::ConnectionClosed`]
     /// when the client has ended; else as [`Session::send`].
@@ -177,15 +187,19 @@ impl<T> Client<T> {
     /// As [`send`](Self::send); the messages before the one that fails are sent.
     pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
         let batch: MessageBatch = batch.into();
-        match self.shared.current() {
-            Some(session) if !session.is_closed() => session.send_batch(batch).await,
-            _ => {
-                for message in batch.into_messages() {
-                    self.send(message).await?;
-                }
-                Ok(())
+        let messages = batch.into_messages();
+        let mut rest = &messages[..];
+        if let Some(session) = self.shared.current() {
+            match session.send_all(&mut rest).await {
+                // what the connection has not taken waits for the next one
+                Err(error) if session.is_closed() && !error.is_full() => {}
+                result => return result,
             }
         }
+        for message in rest {
+            self.send(message.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Asks the server and waits for its reply, for a connection first if there is none; at most

@@ -227,16 +227,19 @@ impl Session {
     /// As [`send`](Self::send); the messages before the one that fails are queued.
     pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
         let batch: MessageBatch = batch.into();
-        let messages = batch.into_messages();
-        let mut rest = &messages[..];
+        self.send_all(&mut &batch.into_messages()[..]).await
+    }
+
+    /// Takes from `rest` what is queued.
+    pub(crate) async fn send_all(&self, rest: &mut &[Message]) -> Result<()> {
         while !rest.is_empty() {
             let (n, size) = self.share(rest);
             let (now, later) = rest.split_at(n);
             match self.offer_batch(now, size)? {
-                true => rest = later,
+                true => *rest = later,
                 false if n == 1 => {
                     self.send(now[0].clone()).await?;
-                    rest = later;
+                    *rest = later;
                 }
                 false => self.room(size).await?,
             }

@@ -213,6 +213,11 @@ impl Counters {
         self.shards[shard()].dropped.fetch_add(messages, Relaxed);
     }
 
+    /// Messages that a connection's end left unwritten wait for the next one.
+    pub(crate) fn put_back(&self, messages: u64) {
+        self.shards[shard()].dropped.fetch_sub(messages, Relaxed);
+    }
+
     /// `messages` took `latency` each.
     pub(crate) fn latency(&self, latency: Duration, messages: u64) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
@@ -300,7 +305,12 @@ impl Counters {
             messages_out_per_second: rates[1],
             bytes_in_per_second: rates[2],
             bytes_out_per_second: rates[3],
-            messages_dropped: self.shards.iter().map(|shard| load(&shard.dropped)).sum(),
+            // what was dropped on one thread may have been put back on another
+            messages_dropped: {
+                let dropped = self.shards.iter().map(|shard| load(&shard.dropped));
+                let sum = dropped.fold(0_u64, u64::wrapping_add);
+                sum.cast_signed().max(0).cast_unsigned()
+            },
             queued_bytes,
             latency: self
                 .latency

@@ -290,6 +290,8 @@ async fn every_state_is_seen() {
     let connected = states.wait_for(ClientState::is_connected);
     connected.await.unwrap();
     assert!(client.session().is_some());
+    // old enough to have proved itself
+    tokio::time::sleep(Duration::from_secs(1)).await;
 
     server.shutdown(Duration::from_secs(5)).await;
     let waits = states.wait_for(|state| matches!(state, ClientState::Waiting { .. }));
@@ -465,4 +467,184 @@ async fn a_dropped_client_is_gone() {
         20,
         "none came back"
     );
+}
+
+/// Numbered messages for a client that has no connection yet.
+async fn keep(client: &Client, count: u32) {
+    for n in 0..count {
+        let message = [&n.to_be_bytes()[..], &[0; 1000]].concat();
+        client.send(message).await.unwrap();
+    }
+    assert_eq!(client.offline_queue().0, count as usize);
+}
+
+async fn arrive(came: &mut mpsc::UnboundedReceiver<Message>, first: u32, count: u32) {
+    for n in first..count {
+        let message = within(came.recv()).await.unwrap();
+        assert_eq!(message[..4], n.to_be_bytes());
+    }
+}
+
+/// One that is full, say: it swallows nothing, and is not asked more often for accepting.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_at_once() {
+    let address = "memory://closes-at-once";
+    let client = Client::builder(address)
+        .reconnect(Backoff::every(Duration::from_secs(3)))
+        .start()
+        .unwrap();
+    let mut states = client.watch();
+    keep(&client, 100).await;
+    let mut waits = async |number: u32| {
+        let waits = states.wait_for(
+            |state| matches!(state, ClientState::Waiting { failures, .. } if *failures == number),
+        );
+        within(waits).await.unwrap().clone()
+    };
+    waits(1).await;
+    let mut listener = network_system::listen(address).await.unwrap();
+    for number in 2..5 {
+        drop(within(listener.accept()).await.unwrap());
+        match waits(number).await {
+            ClientState::Waiting {
+                error: Some(error), ..
+            } => assert!(error.to_string().contains("closed by the peer"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(listener);
+    let (_server, mut came) = sink(address).await;
+    arrive(&mut came, 0, 100).await;
+    assert_eq!(client.statistics().messages_dropped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_address_after_one_that_closes_at_once() {
+    let (first, second) = ("memory://no-backends", "memory://has-room");
+    let client = Client::builder(first)
+        .address(second)
+        .reconnect(Backoff::every(Duration::from_secs(3)));
+    let mut listener = network_system::listen(first).await.unwrap();
+    let closing = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let (_server, mut came) = sink(second).await;
+    let client = client.start().unwrap();
+    keep(&client, 10).await;
+    arrive(&mut came, 0, 10).await;
+    closing.abort();
+}
+
+/// With the envelope a peer that has not said hello gets nothing of what waits.
+#[tokio::test(start_paused = true)]
+async fn what_waits_goes_to_who_says_hello() {
+    let address = "memory://no-hello";
+    let client = Client::builder(address)
+        .envelope(true)
+        .reconnect(Backoff::every(Duration::from_secs(3)))
+        .start()
+        .unwrap();
+    keep(&client, 10).await;
+    let raw = format!("{address}?framing=raw");
+    let mut listener = network_system::listen(&raw).await.unwrap();
+    let mut silent = within(listener.accept()).await.unwrap();
+    let hello = within(silent.receive()).await.unwrap().unwrap();
+    assert_eq!(hello, b"\0\0\0\x05\0NSE1");
+    let more = tokio::time::timeout(Duration::from_secs(10), silent.receive()).await;
+    assert!(more.is_err(), "{more:?}");
+    drop((silent, listener));
+    let (back, mut came) = mpsc::unbounded_channel();
+    let server = Server::builder().listen(address).envelope(true);
+    let server = server.on_message(move |_, message| {
+        let _ = back.send(message);
+        async {}
+    });
+    let _server = server.start().await.unwrap();
+    arrive(&mut came, 0, 10).await;
+}
+
+/// What was taken from the queue and not written when the connection is lost is not lost.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_written_waits_again() {
+    let address = "memory://never-reads";
+    let client = Client::builder(address)
+        .reconnect(Backoff::every(Duration::from_secs(3)))
+        .start()
+        .unwrap();
+    keep(&client, 500).await;
+    let mut listener = network_system::listen(address).await.unwrap();
+    let stuck = within(listener.accept()).await.unwrap();
+    // all of it is in the outbox now, and the little that fits in the pipe
+    let mut states = client.watch();
+    let connected = states.wait_for(ClientState::is_connected);
+    within(connected).await.unwrap();
+    assert_eq!(client.offline_queue(), (0, 0));
+    let written = client.statistics().messages_out;
+    assert!(written < 400, "{written}");
+    drop((stuck, listener));
+    let (_server, mut came) = sink(address).await;
+    arrive(&mut came, written as u32, 500).await;
+    assert_eq!(client.statistics().messages_dropped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_outlives_its_connection() {
+    let address = "memory://batch-outlives";
+    let mut listener = network_system::listen(address).await.unwrap();
+    let client = Client::builder(address)
+        .reconnect(Backoff::every(Duration::from_secs(3)))
+        .outbox(10_000, 5000)
+        .connect();
+    let (client, stuck) = tokio::join!(client, listener.accept());
+    let (client, stuck) = (Arc::new(client.unwrap()), stuck.unwrap());
+    let batch: network_system::MessageBatch = (0..500_u32)
+        .map(|n| Message::from([&n.to_be_bytes()[..], &[0; 1000]].concat()))
+        .collect();
+    let sender = client.clone();
+    let sending = tokio::spawn(async move { sender.send_batch(batch).await });
+    let session = client.session().unwrap();
+    // until it waits, which under paused time is when the clock moves
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(session.queued_bytes() > 5000 && !sending.is_finished());
+    drop((stuck, listener));
+    within(sending).await.unwrap().unwrap();
+    let (kept, _) = client.offline_queue();
+    assert!(kept > 0);
+    let (_server, mut came) = sink(address).await;
+    arrive(&mut came, 500 - kept as u32, 500).await;
+}
+
+/// Nobody is given a session that has ended, and the state says so before `on_disconnect` is done.
+#[tokio::test]
+async fn connected_means_alive() {
+    let echo = echo_on(&["memory://alive"], |builder| builder).await;
+    let (entered, mut enters) = mpsc::unbounded_channel();
+    let proceed = Arc::new(Notify::new());
+    let wait = proceed.clone();
+    struct Leaving(mpsc::UnboundedSender<()>, Arc<Notify>);
+    impl Handler for Leaving {
+        async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        async fn on_disconnect(&self, _: &Session, _: &CloseReason) {
+            let _ = self.0.send(());
+            self.1.notified().await;
+        }
+    }
+    let client = Client::builder("memory://alive")
+        .reconnect(Backoff::every(SOON))
+        .handler(Leaving(entered, wait))
+        .connect();
+    let client = within(client).await.unwrap();
+    let first = client.session().unwrap();
+    only_session(echo.server.sessions()).await.close("go");
+    within(enters.recv()).await.unwrap();
+    assert!(!client.state().is_connected() && client.session().is_none());
+    let connected = client.connected();
+    proceed.notify_one();
+    let second = within(connected).await.unwrap();
+    assert!(second != first && !second.is_closed());
 }

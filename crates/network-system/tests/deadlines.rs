@@ -331,7 +331,7 @@ async fn waits_between_connects_grow_to_a_cap() {
     assert!(capped.iter().any(|wait| *wait < 5.0) && capped.iter().any(|wait| *wait > 25.0));
 }
 
-/// A connection starts the waits anew.
+/// A connection that has proved itself starts the waits anew.
 #[tokio::test(start_paused = true)]
 async fn a_success_resets_the_wait() {
     let steady = Backoff {
@@ -346,6 +346,8 @@ async fn a_success_resets_the_wait() {
         states.wait_for(capped).await.unwrap();
         let server = Server::builder().listen(address).start().await.unwrap();
         states.wait_for(ClientState::is_connected).await.unwrap();
+        // as old as the first wait
+        tokio::time::sleep(Duration::from_millis(500)).await;
         server.shutdown(Duration::from_secs(5)).await;
         let waits = states.wait_for(|state| matches!(state, ClientState::Waiting { .. }));
         match &*waits.await.unwrap() {

@@ -243,6 +243,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             live: Mutex::default(),
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
+            begun: watch::Sender::new(0),
             stopping: CancellationToken::new(),
             request_timeout: config.session.request_timeout,
             runtime: Handle::current(),

@@ -12,6 +12,9 @@ const ENTRY: usize = size_of::<Message>();
 pub(crate) struct Offline {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// How many of the first messages a connection has taken, which may not have written them yet;
+    /// and their size.
+    taken: (usize, usize),
     most: usize,
 }
 
@@ -21,6 +24,7 @@ impl Offline {
         Self {
             messages: VecDeque::new(),
             bytes: 0,
+            taken: (0, 0),
             most,
         }
     }
@@ -46,24 +50,57 @@ impl Offline {
         Ok(())
     }
 
-    /// The first message, which stays until [`pop`](Self::pop).
-    pub(crate) fn front(&self) -> Option<Message> {
-        self.messages.front().cloned()
+    /// The first message that the connection has not taken.
+    pub(crate) fn next(&self) -> Option<Message> {
+        self.messages.get(self.taken.0).cloned()
     }
 
-    /// Removes the first message.
-    pub(crate) fn pop(&mut self) {
-        if let Some(message) = self.messages.pop_front() {
-            self.bytes -= message.len() + ENTRY;
+    /// The connection has taken that message; it stays until it is [written](Self::written).
+    pub(crate) fn take(&mut self) {
+        if let Some(message) = self.messages.get(self.taken.0) {
+            self.taken.0 += 1;
+            self.taken.1 += message.len() + ENTRY;
+        }
+    }
+
+    /// How many messages the connection has taken and not written.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.0
+    }
+
+    /// Removes the first messages, which the connection has taken.
+    pub(crate) fn written(&mut self, messages: usize) {
+        for _ in 0..messages.min(self.taken.0) {
+            if let Some(message) = self.messages.pop_front() {
+                let size = message.len() + ENTRY;
+                self.bytes -= size;
+                self.taken.0 -= 1;
+                self.taken.1 -= size;
+            }
         }
         if self.messages.is_empty() {
             self.messages = VecDeque::new();
         }
     }
 
-    /// Messages and bytes.
+    /// The connection is lost: what it has not written waits for the next one. How many there are.
+    pub(crate) fn put_back(&mut self) -> usize {
+        std::mem::take(&mut self.taken).0
+    }
+
+    /// Messages and bytes that no connection has taken.
     pub(crate) fn level(&self) -> (usize, usize) {
-        (self.messages.len(), self.bytes)
+        (
+            self.messages.len() - self.taken.0,
+            self.bytes - self.taken.1,
+        )
+    }
+
+    /// Removes all; how many there were.
+    pub(crate) fn clear(&mut self) -> usize {
+        let messages = std::mem::take(&mut self.messages);
+        (self.bytes, self.taken) = (0, (0, 0));
+        messages.len()
     }
 }
 
@@ -78,11 +115,21 @@ mod tests {
         queue.push("bbbbb".into()).unwrap();
         assert!(queue.push("".into()).unwrap_err().is_full());
         assert_eq!(queue.level(), (2, 2 * ENTRY + 10));
-        assert_eq!(queue.front().unwrap(), "aaaaa");
-        queue.pop();
-        assert_eq!(queue.front().unwrap(), "bbbbb");
-        queue.pop();
-        queue.pop();
+        assert_eq!(queue.next().unwrap(), "aaaaa");
+        queue.take();
+        assert_eq!(queue.next().unwrap(), "bbbbb");
+        assert_eq!(queue.level(), (1, ENTRY + 5));
+        assert!(queue.push("".into()).unwrap_err().is_full());
+        queue.take();
+        queue.take();
+        assert_eq!((queue.next(), queue.taken()), (None, 2));
+        // one is written, and the other one is when the connection is lost
+        queue.written(1);
+        assert_eq!(queue.put_back(), 1);
+        assert_eq!(queue.next().unwrap(), "bbbbb");
+        queue.written(1);
+        assert_eq!(queue.level(), (1, ENTRY + 5), "nobody has taken it");
+        assert_eq!(queue.clear(), 1);
         assert_eq!(queue.level(), (0, 0));
         assert!(Offline::new(0).push("x".into()).is_err());
     }

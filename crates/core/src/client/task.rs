@@ -1,7 +1,10 @@
 //! The task of a client: connect, drive, wait, and again.
 
-use std::sync::{Arc, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::offline::Offline;
 use super::{ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
@@ -37,14 +40,20 @@ impl<T: Transports, H: Handler> Task<T, H> {
             let mut failed = None;
             match link.take() {
                 Some((link, config)) => {
-                    failures = 0;
-                    let reason = self.drive(link, &config).await;
+                    let (reason, proved) = self.drive(link, &config).await;
                     let ours =
                         matches!(reason, CloseReason::Requested(_) | CloseReason::Refused(_));
                     if stopping.is_cancelled() || ours || !self.config.reconnect.enabled {
                         let refused = matches!(reason, CloseReason::Refused(_));
                         let refused = refused.then(|| reason.to_error("keep the connection"));
                         break reason.error().cloned().or(refused);
+                    }
+                    if proved {
+                        failures = 0;
+                    } else {
+                        // turned away, as far as anybody can tell: perhaps not by the next one
+                        self.next = (self.next + 1) % self.addresses.len();
+                        failed = Some(reason.to_error("keep the connection"));
                     }
                 }
                 None => {
@@ -89,11 +98,7 @@ impl<T: Transports, H: Handler> Task<T, H> {
             .unwrap_or_else(PoisonError::into_inner);
         *current = None;
         self.shared.state.send_replace(ClientState::Closed(error));
-        let mut offline = self.shared.offline();
-        let (left, _) = offline.level();
-        while offline.front().is_some() {
-            offline.pop();
-        }
+        let left = self.shared.offline().clear();
         self.shared.counters.dropped(left as u64);
     }
 
@@ -126,8 +131,13 @@ impl<T: Transports, H: Handler> Task<T, H> {
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::InvalidArgument, "connect")))
     }
 
-    /// Drives one connection to its end.
-    async fn drive(&self, link: T::Link, config: &LinkConfig) -> CloseReason {
+    /// How old a connection is that has proved itself without a word of the peer.
+    fn proof(&self) -> Duration {
+        self.config.reconnect.initial.min(PROOF_MAX)
+    }
+
+    /// Drives one connection to its end; whether it had proved itself.
+    async fn drive(&self, link: T::Link, config: &LinkConfig) -> (CloseReason, bool) {
         let shared = &self.shared;
         shared.counters.connect(usize::MAX);
         let session = Session::new(
@@ -154,11 +164,115 @@ impl<T: Transports, H: Handler> Task<T, H> {
             shared.counters.clone(),
             &config.session,
         );
-        let reason = driver.run().await;
+        let mut running = pin!(driver.run());
+        let mut before = 0;
+        let reason = tokio::select! {
+            biased;
+            reason = &mut running => reason,
+            () = self.flush(&session, &mut before) => running.await,
+        };
         tracing::debug!(?session, %reason, "disconnected");
         live.reason = Some(reason.clone());
-        reason
+        {
+            let mut offline = shared.offline();
+            settle(&mut offline, &session, &mut before);
+            shared.counters.put_back(offline.put_back() as u64);
+        }
+        let heard =
+            session.statistics().bytes_in > 0 && !matches!(reason, CloseReason::Protocol(_));
+        let proved = heard || session.statistics().age >= self.proof();
+        (reason, proved)
     }
+
+    /// Sends what waits for the connection, before anything sent from now on, once the connection
+    /// has proved itself. `before` is what the session had written before, or what is settled.
+    async fn flush(&self, session: &Session, before: &mut u64) {
+        let shared = &self.shared;
+        let mut begun = shared.begun.subscribe();
+        if begun.wait_for(|id| *id == session.id()).await.is_err() || !self.proves(session).await {
+            return;
+        }
+        *before = session.statistics().messages_out;
+        loop {
+            let next = {
+                let mut current = lock(&shared.current);
+                let mut offline = shared.offline();
+                settle(&mut offline, session, before);
+                let next = offline.next();
+                if next.is_none() {
+                    *current = Some(session.clone());
+                    shared.state.send_replace(ClientState::Connected);
+                }
+                next
+            };
+            let Some(message) = next else { break };
+            let result = session.send_patiently(message).await;
+            if result.is_err() && session.is_closed() {
+                return;
+            }
+            shared.offline().take();
+            if let Err(error) = result {
+                // no connection will carry this one, and it must not stay in the way
+                let mut offline = shared.offline();
+                let taken = offline.taken();
+                offline.written(taken);
+                drop(offline);
+                session.count_dropped(1);
+                contain(|| self.handler.inner.on_error(Some(session), &error));
+            }
+        }
+        let mut wait = Duration::from_millis(1);
+        while shared.offline().taken() > 0 && !session.is_closed() {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(PROOF_MAX);
+            settle(&mut shared.offline(), session, before);
+        }
+    }
+
+    /// Waits until the peer has said something, which with the envelope is its hello, or, without
+    /// one, the connection is old enough; `false` when it has ended before.
+    async fn proves(&self, session: &Session) -> bool {
+        let mut wait = Duration::from_millis(1);
+        loop {
+            let statistics = session.statistics();
+            if session.is_closed() {
+                return false;
+            }
+            let left = self.proof().saturating_sub(statistics.age);
+            if statistics.bytes_in > 0 || (left.is_zero() && !session.info().envelope) {
+                return true;
+            }
+            // it is rare that messages wait, and they have waited longer than this
+            let next = if left.is_zero() { wait } else { wait.min(left) };
+            tokio::time::sleep(next).await;
+            wait = (wait * 2).min(PROOF_MAX / 10);
+        }
+    }
+}
+
+/// A connection that has lived as long as this has proved itself, whatever the backoff.
+const PROOF_MAX: Duration = Duration::from_secs(1);
+
+/// Removes what the session has written from the messages that wait. Messages leave in the order
+/// in which they were queued; what handlers have sent in between makes it remove too many rather
+/// than send one twice.
+fn settle(offline: &mut Offline, session: &Session, before: &mut u64) {
+    if session.tracks_sizes() {
+        // messages may be dropped in between: nobody can tell which ones were written
+        let taken = offline.taken();
+        offline.written(taken);
+        return;
+    }
+    let now = session.statistics().messages_out;
+    let written = usize::try_from(now.saturating_sub(*before)).unwrap_or(usize::MAX);
+    if offline.taken() > 0 {
+        offline.written(written);
+    }
+    *before = now.max(*before);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The connection that is up, until its task ends, however it ends.
@@ -213,35 +327,16 @@ pub(super) struct Outgoing<H> {
 }
 
 impl<H: Handler> Handler for Outgoing<H> {
-    /// Sends what waited for the connection, before anything sent from now on.
     async fn on_connect(&self, session: &Session) -> Result<()> {
         self.inner.on_connect(session).await?;
-        loop {
-            let first = {
-                let mut current = self
-                    .shared
-                    .current
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let first = self.shared.offline().front();
-                if first.is_none() {
-                    *current = Some(session.clone());
-                }
-                first
-            };
-            let Some(message) = first else { break };
-            match session.send_patiently(message).await {
-                Ok(()) => self.shared.offline().pop(),
-                Err(error) if session.is_closed() => return Err(error),
-                Err(error) => {
-                    // no connection will carry this one, and it must not stay in the way
-                    self.shared.offline().pop();
-                    session.count_dropped(1);
-                    self.inner.on_error(Some(session), &error);
-                }
-            }
+        let mut current = lock(&self.shared.current);
+        if self.shared.offline().level().0 > 0 {
+            // goes out first, when the connection has proved itself
+            self.shared.begun.send_replace(session.id());
+        } else {
+            *current = Some(session.clone());
+            self.shared.state.send_replace(ClientState::Connected);
         }
-        self.shared.state.send_replace(ClientState::Connected);
         Ok(())
     }
 
@@ -263,11 +358,14 @@ impl<H: Handler> Handler for Outgoing<H> {
     }
 
     async fn on_disconnect(&self, session: &Session, reason: &CloseReason) {
-        *self
-            .shared
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.shared.current) = None;
+        self.shared.state.send_if_modified(|state| {
+            let lost = state.is_connected();
+            if lost {
+                *state = ClientState::Connecting { failures: 0 };
+            }
+            lost
+        });
         self.inner.on_disconnect(session, reason).await;
     }
 
