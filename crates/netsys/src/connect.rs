@@ -38,7 +38,8 @@ Examples:
                                                        listen to a broadcast
 
 At the end of the input our side is closed, so that the peer knows; what still comes is received
-until the peer closes too, or nothing has come for --wait. With --keep-open our side stays open,
+until the peer closes too, or nothing has come for --wait: after an answer that is success, before
+any it is exit code 4. With --keep-open our side stays open,
 for peers that stop to answer once it is closed. With --count neither matters: it ends when that
 many messages have come.
 

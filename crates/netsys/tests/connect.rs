@@ -301,3 +301,28 @@ fn requests_need_a_server_that_understands_them() {
         "{err}"
     );
 }
+
+/// A peer that is slow, and does not close: no answer is no success.
+#[test]
+fn an_answer_that_does_not_come_in_time_is_an_error() {
+    let (url, served) = peer(|mut io| {
+        let message = read_frame(&mut io);
+        // until the client is gone, which closes its side first and then all of it
+        let _ = io.read_to_end(&mut Vec::new());
+        (io, message)
+    });
+    let (out, err) = ended(&connect(&["--wait", "200ms", &url], b"one\n"), 4);
+    assert_eq!(out, "");
+    assert_eq!(
+        err,
+        "error: nothing came within 200ms: 1 sent, 0 received (--wait waits longer) [-4]\n"
+    );
+    let (_still_open, message) = served.join().unwrap();
+    assert_eq!(message, b"one");
+
+    // who has nothing to say expects nothing
+    let (url, served) = peer(|io| io);
+    let (out, _) = ended(&connect(&["--wait", "200ms", &url], b""), 0);
+    assert_eq!(out, "");
+    drop(served.join().unwrap());
+}

@@ -88,7 +88,10 @@ pub async fn run(
                 end.active = Instant::now();
                 end.sent = Some(result);
             }
-            () = end.silence() => break,
+            () = end.silence() => {
+                printer.flush()?;
+                return end.by_silence();
+            }
         }
     }
     printer.flush()?;
@@ -136,6 +139,22 @@ impl End<'_> {
             Some(wait) => tokio::time::sleep_until(self.active + wait).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// What it means that nothing has come for so long.
+    fn by_silence(self) -> Result<()> {
+        self.sent.unwrap_or(Ok(()))?;
+        if self.tally.sent.get() == 0 || self.tally.received.get() > 0 {
+            return Ok(());
+        }
+        // an answer that is only slow would be lost without a word
+        let wait = self.args.wait.0.unwrap_or_default();
+        let text = format!(
+            "nothing came within {}: {} (--wait waits longer)",
+            humantime::format_duration(wait),
+            self.tally.describe(None),
+        );
+        Err(Failure::new(Exit::Timeout, ErrorKind::Timeout, text))
     }
 
     /// What it means that the peer has closed.
