@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use network_system_wire::envelope::Header;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::clock::{Clock, Due};
 use crate::close::CloseReason;
@@ -72,8 +72,10 @@ pub(crate) struct Driver<L, H> {
     owned: usize,
     /// Whether the peer has caused more answers than it reads: it gets no more until it does.
     clogged: bool,
-    /// Why to stop, noticed while a handler was pending.
+    /// Why to stop, noticed while a handler was pending: nothing more is read.
     stop: Option<CloseReason>,
+    /// When a handler that is pending although the session was told to close is abandoned.
+    closing: Option<Pin<Box<Sleep>>>,
     /// What the outbox asked for last.
     command: Option<Command>,
     /// Whether a message went out since the clock was told.
@@ -104,6 +106,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             owned: 0,
             clogged: false,
             stop: None,
+            closing: None,
             command: None,
             moved: false,
             close_timeout: config.close_timeout,
@@ -150,10 +153,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             Ok(Ok(())) => self.serve(&mut inbox, &session, &*handler).await,
             // a connection that failed meanwhile was not refused
-            Ok(Err(error)) => {
-                let refused = || CloseReason::Refused(error.to_string());
-                self.stop.take().unwrap_or_else(refused)
-            }
+            Ok(Err(error)) => self.why(error, |error| CloseReason::Refused(error.to_string())),
             Err(reason) => reason,
         };
         self.finish(inbox, reason).await
@@ -269,6 +269,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let Some(reader) = &mut self.envelope else {
             return Ok(None);
         };
+        if self.stop.is_some() {
+            // what came before has been taken; what follows an error is not looked at
+            return Ok(None);
+        }
         let mut message = MessageRef::default();
         match inbox.next(&mut message)? {
             true => reader.read(&message).map(Some),
@@ -319,7 +323,19 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// The error of a handler; when the connection had failed before, that is the reason.
     #[cold]
     fn failed(&mut self, error: crate::Error) -> CloseReason {
-        self.stop.take().unwrap_or(CloseReason::Handler(error))
+        self.why(error, CloseReason::Handler)
+    }
+
+    fn why(
+        &mut self,
+        error: crate::Error,
+        otherwise: impl FnOnce(crate::Error) -> CloseReason,
+    ) -> CloseReason {
+        match self.stop.take() {
+            // a peer that says no more leaves the handler its own errors
+            Some(reason) if error.is_closed() || !matches!(reason, CloseReason::Peer) => reason,
+            _ => otherwise(error),
+        }
     }
 
     /// The command that made the outbox say that it is stopped.
@@ -378,29 +394,31 @@ impl<L: Link, H: Handler> Driver<L, H> {
         inbox: Option<&mut InQueue>,
     ) -> Poll<CloseReason> {
         self.waited = true;
-        let written = self.poll_write(cx);
-        if let Some(Command::Cut(reason)) = &self.command {
-            return Poll::Ready(reason.clone());
-        }
-        if self.stop.is_some() {
-            return Poll::Pending;
+        let mut written = self.poll_write(cx);
+        if let Poll::Ready(reason) = self.poll_told(cx) {
+            return Poll::Ready(reason);
         }
         let stalled = written.is_pending();
+        if let Some(inbox) = inbox.filter(|_| self.envelope.is_some() && self.stop.is_none())
+            && !matches!(written, Poll::Ready(Err(_)))
+        {
+            match self.poll_ahead(cx, inbox) {
+                // answers to heartbeats
+                Ok(()) => written = self.poll_write(cx),
+                Err(CloseReason::Network(error)) => written = Poll::Ready(Err(error)),
+                Err(reason) => self.end_input(reason),
+            }
+        }
         if let Poll::Ready(Err(error)) = written {
             self.fail_beside(CloseReason::from_error(error));
+        }
+        if self.session.shared().broken.load(Relaxed) {
             return Poll::Pending;
         }
-        if let Some(inbox) = inbox.filter(|_| self.envelope.is_some()) {
-            if let Err(reason) = self.poll_ahead(cx, inbox) {
-                self.fail_beside(reason);
-                return Poll::Pending;
-            }
-            // answers to heartbeats
-            let _ = self.poll_write(cx);
-            if self.is_ahead_full() {
-                // what the peer says now waits for the handler: no reason to take it for dead
-                self.clock.heard(Instant::now());
-            }
+        if self.is_ahead_full() || self.stop.is_some() {
+            // what the peer says now waits for the handler, and one that has closed its direction
+            // says nothing: no reason to take it for dead
+            self.clock.heard(Instant::now());
         }
         if !stalled {
             // a handler that works without a word is not an idle peer
@@ -410,15 +428,54 @@ impl<L: Link, H: Handler> Driver<L, H> {
         self.poll_clock(cx)
     }
 
-    /// The connection has failed while a handler runs: it may finish, but cannot send any more.
-    fn fail_beside(&mut self, reason: CloseReason) {
-        let mut lost = OutQueue::new(false);
-        let outbox = &self.session.shared().outbox;
-        lane::with(self.session.id(), |queue| lost.append(queue, usize::MAX));
-        outbox.close(&reason, &mut lost);
-        self.session.count_dropped(lost.messages() as u64);
+    /// Whether a pending handler is to be abandoned because of a command: at once, or when it takes
+    /// too long to end.
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let reason = match &self.command {
+            Some(Command::Cut(reason)) => return Poll::Ready(reason.clone()),
+            // a shutdown has a deadline of its own, and cuts what is left then
+            Some(Command::Close(reason)) if !matches!(reason, CloseReason::Shutdown) => reason,
+            _ => return Poll::Pending,
+        };
+        let timeout = self.close_timeout;
+        let timer = self
+            .closing
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer.as_mut().poll(cx).map(|()| reason.clone())
+    }
+
+    /// Nothing more will be read, noticed while a handler runs: what it and those after it send is
+    /// still written, but no reply can come any more.
+    fn end_input(&mut self, reason: CloseReason) {
         self.session.shared().requests.close(&reason);
         self.stop = Some(reason);
+    }
+
+    /// The connection has failed while a handler runs: it may finish, but cannot send any more,
+    /// and the link is not written to again.
+    fn fail_beside(&mut self, reason: CloseReason) {
+        let shared = self.session.shared();
+        let mut lost = lane::leave(self.session.id()).unwrap_or_default();
+        shared.broken.store(true, Relaxed);
+        shared.outbox.close(&reason, &mut lost);
+        shared.outbox.set_owned(0);
+        let controls = shared.traffic.controls.load(Relaxed);
+        let messages = (lost.messages() as u64).saturating_sub(controls);
+        self.session.count_dropped(messages);
+        match self.stop {
+            None | Some(CloseReason::Peer) => self.end_input(reason),
+            Some(_) => {}
+        }
+    }
+
+    /// What is left of [`poll_write`](Self::poll_write) once the link has failed: commands.
+    #[cold]
+    fn look(&mut self, cx: &mut Context<'_>) {
+        let outbox = &self.session.shared().outbox;
+        if outbox.is_ready() {
+            let command = outbox.take(&mut OutQueue::new(false), 0, cx.waker());
+            self.command = command.or(self.command.take());
+        }
     }
 
     /// Reads ahead, a bounded amount; what the protocol needs is handled at once.
@@ -512,7 +569,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if sent.bytes > 0 || sent.messages > 0 {
             self.count_sent(sent);
         }
-        result.unwrap_or(Poll::Ready(Ok(())))
+        result.unwrap_or_else(|| {
+            self.look(cx);
+            Poll::Ready(Ok(()))
+        })
     }
 
     fn count_sent(&mut self, sent: crate::link::Sent) {
@@ -669,7 +729,13 @@ impl<F: Future<Output = CloseReason>> Future for Scoped<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let this = self.project();
         let poll = || catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
-        match lane::enter(this.session.id(), this.queue, poll) {
+        let broken = this.session.shared().broken.load(Relaxed);
+        let owner = if broken {
+            lane::NOBODY
+        } else {
+            this.session.id()
+        };
+        match lane::enter(owner, this.queue, poll) {
             Ok(result) => result,
             Err(_) => {
                 this.session.count_dropped(this.queue.messages() as u64);

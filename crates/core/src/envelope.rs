@@ -40,7 +40,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Takes the header off; the first message must be the peer's hello.
     pub(crate) fn read(&mut self, message: &MessageRef<'_>) -> Result<Inbound> {
-        let parsed = Header::parse(&message);
+        let parsed = Header::parse(message);
         if !self.greeted && !matches!(parsed, Ok((Header::Hello, _))) {
             return Err(stranger(parsed.err()));
         }

@@ -5,16 +5,19 @@ use std::cell::RefCell;
 
 use crate::out_queue::OutQueue;
 
+/// No session's id.
+pub(crate) const NOBODY: u64 = 0;
+
 /// The queue of the connection whose task this thread polls now.
 struct Lane {
-    /// The session's id; 0 for none.
+    /// The session's id, or [`NOBODY`].
     owner: u64,
     queue: OutQueue,
 }
 
 thread_local! {
     static LANE: RefCell<Lane> = const {
-        RefCell::new(Lane { owner: 0, queue: OutQueue::new(false) })
+        RefCell::new(Lane { owner: NOBODY, queue: OutQueue::new(false) })
     };
 }
 
@@ -24,6 +27,20 @@ pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Opti
     LANE.try_with(|lane| {
         let mut lane = lane.try_borrow_mut().ok()?;
         (lane.owner == owner).then(|| work(&mut lane.queue))
+    })
+    .ok()
+    .flatten()
+}
+
+/// Takes the queue of session `owner` away for good: the rest of this [`enter`] finds none.
+#[cold]
+pub(crate) fn leave(owner: u64) -> Option<OutQueue> {
+    LANE.try_with(|lane| {
+        let mut lane = lane.try_borrow_mut().ok()?;
+        (lane.owner == owner).then(|| {
+            lane.owner = NOBODY;
+            std::mem::take(&mut lane.queue)
+        })
     })
     .ok()
     .flatten()
@@ -85,5 +102,11 @@ mod tests {
         assert!(caught.is_err());
         assert!(with(1, |_| ()).is_none());
         assert_eq!(a.messages(), 2);
+        enter(1, &mut a, || {
+            assert!(leave(2).is_none());
+            assert_eq!(leave(1).map(|q| q.messages()), Some(2));
+            assert!(leave(1).is_none() && with(1, |_| ()).is_none());
+        });
+        assert_eq!(a.messages(), 0);
     }
 }

@@ -534,7 +534,7 @@ fn with_header(header: Option<Header>, message: &MessageRef<'_>) -> Message {
     };
     let mut bytes = Vec::with_capacity(header.encoded_len() + message.len());
     header.put(&mut bytes);
-    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(message);
     Message::from(bytes)
 }
 

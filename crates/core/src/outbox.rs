@@ -219,6 +219,13 @@ impl Outbox {
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err(reason.to_error("send a message")));
         }
+        if own.is_some()
+            && self.is_stopped()
+            && let Some(Command::Close(reason) | Command::Cut(reason)) = &state.command
+        {
+            // the close waits for this handler, which must not wait for the peer then
+            return Poll::Ready(Err(reason.to_error("send a message")));
+        }
         match key.and_then(|key| state.waiting.get_mut(key)) {
             Some(slot) => slot.clone_from(waker),
             None => *key = Some(state.waiting.insert(waker.clone())),

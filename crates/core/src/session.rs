@@ -53,6 +53,9 @@ pub(crate) struct Shared {
     since: Instant,
     ended: CancellationToken,
     pub(crate) peer_leaving: AtomicBool,
+    /// Whether the link has failed under a handler: its own task sends through the outbox, which is
+    /// closed.
+    pub(crate) broken: AtomicBool,
 }
 
 /// What one session has moved; written by its own task only, but for `dropped`.
@@ -113,6 +116,7 @@ impl Session {
             since: Instant::now(),
             ended: CancellationToken::new(),
             peer_leaving: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         }))
     }
 
@@ -348,9 +352,17 @@ impl Session {
     }
 
     /// Writes what is queued, then closes the connection. Returns at once;
-    /// [`ended`](Self::ended) waits for it. Messages received and not yet handled are dropped.
+    /// [`ended`](Self::ended) waits for it. Messages received and not yet handled are dropped. A
+    /// handler at work may go on for [`close_timeout`](SessionConfig::close_timeout) (5 s), but its
+    /// sends do not wait for room any more; a peer that does not read has as long.
     pub fn close(&self, reason: impl Into<String>) {
         self.command(Command::Close(CloseReason::Requested(reason.into())));
+    }
+
+    /// Closes the connection at once: what is queued is lost, and a handler at work is abandoned at
+    /// its next `await`. The reason is [`CloseReason::Cut`].
+    pub fn abort(&self) {
+        self.command(Command::Cut(CloseReason::Cut));
     }
 
     pub(crate) fn command(&self, command: Command) {
