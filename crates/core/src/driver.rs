@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use network_system_wire::envelope::Header;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::clock::{Clock, Due};
+use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::{contain, contain_async};
@@ -27,7 +27,7 @@ use crate::link::Link;
 use crate::message::{Message, MessageRef};
 use crate::out_queue::OutQueue;
 use crate::outbox::Command;
-use crate::requests::{self, Request};
+use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::Counters;
 
@@ -75,7 +75,7 @@ pub(crate) struct Driver<L, H> {
     /// Why to stop, noticed while a handler was pending: nothing more is read.
     stop: Option<CloseReason>,
     /// When a handler that is pending although the session was told to close is abandoned.
-    closing: Option<Pin<Box<Sleep>>>,
+    closing: Timer,
     /// What the outbox asked for last.
     command: Option<Command>,
     /// Whether a message went out since the clock was told.
@@ -156,7 +156,62 @@ impl<L: Link, H: Handler> Driver<L, H> {
             Ok(Err(error)) => self.why(error, |error| CloseReason::Refused(error.to_string())),
             Err(reason) => reason,
         };
+        let reason = self.answer_rest(&mut inbox, reason).await;
         self.finish(inbox, reason).await
+    }
+
+    /// Before an end in good order: waits for the answers to requests that were moved to tasks.
+    async fn answer_rest(&mut self, inbox: &mut InQueue, reason: CloseReason) -> CloseReason {
+        let session = self.session.clone();
+        let shared = session.shared();
+        let timeout = match reason {
+            // a shutdown has a deadline of its own, and cuts what is left then
+            CloseReason::Shutdown => Duration::MAX,
+            CloseReason::Peer if !shared.peer_leaving.load(Relaxed) => self.close_timeout,
+            _ => return reason,
+        };
+        if shared.serving.is_idle() {
+            return reason;
+        }
+        if matches!(reason, CloseReason::Peer) {
+            self.end_input(CloseReason::Peer);
+        }
+        let answers = self.answered(inbox, false, Serving::is_idle);
+        let result = tokio::time::timeout(timeout, answers).await;
+        shared.serving.watch(false);
+        match (result, self.stop.take()) {
+            (Ok(Err(other)), _) | (_, Some(other @ CloseReason::Network(_))) => other,
+            _ => reason,
+        }
+    }
+
+    /// Keeps the connection going until so many requests are answered that `enough` says so, or
+    /// until there is no more point in it; `reading`: the end of the input is such a point.
+    #[cold]
+    async fn answered(
+        &mut self,
+        inbox: &mut InQueue,
+        reading: bool,
+        enough: impl Fn(&Serving) -> bool,
+    ) -> Result<(), CloseReason> {
+        let session = self.session.clone();
+        let shared = session.shared();
+        shared.serving.watch(true);
+        let result = poll_fn(|cx| {
+            // first, since it lets the outbox know whom to wake for the next answer
+            let beside = self.poll_beside(cx, Some(&mut *inbox));
+            let pointless = shared.broken.load(Relaxed)
+                || shared.outbox.is_stopped()
+                || (reading && self.stop.is_some());
+            match beside {
+                Poll::Ready(reason) => Poll::Ready(Err(reason)),
+                Poll::Pending if pointless || enough(&shared.serving) => Poll::Ready(Ok(())),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        shared.serving.watch(false);
+        result
     }
 
     /// Handles messages until there is a reason to stop. The hot loop: a message stays where it
@@ -215,7 +270,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     self.batch_messages += 1;
                     let request = Request::new(session.clone(), id, message);
                     let call = handler.on_request(session, request);
-                    self.beside(inbox, call).await
+                    match self.beside(inbox, call).await {
+                        Ok(Ok(())) if session.shared().serving.is_full() => self
+                            .answered(inbox, true, |serving| !serving.is_full())
+                            .await
+                            .map(Ok),
+                        result => result,
+                    }
                 }
                 Ok(Some(other)) => {
                     self.protocol(other);
@@ -286,11 +347,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
         match inbound {
             Inbound::Reply { id, message } => {
                 self.batch_messages += 1;
-                requests.complete(id, Ok(message));
+                requests.complete(id, || Ok(message));
             }
             Inbound::Failure { id, code, text } => {
                 self.batch_messages += 1;
-                requests.complete(id, Err(requests::failure(code, &text)));
+                requests.complete(id, || Err(requests::failure(code, &text)));
             }
             Inbound::Ping { token } => {
                 self.control(Header::Pong { token }, Message::default());
@@ -535,6 +596,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let tracks = self.session.tracks_sizes();
         let link = &mut self.link;
         let mut sent = crate::link::Sent::default();
+        let mut controls = None;
         let result = lane::with(self.session.id(), |queue| {
             let result = loop {
                 if outbox.is_ready() {
@@ -563,11 +625,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 self.owned = queue.bytes();
                 outbox.set_owned(self.owned);
             }
-            self.clogged = queue.answers() > outbox.high();
+            controls = queue.take_controls();
+            self.clogged = queue.answers() + outbox.answers() > outbox.high();
             result
         });
         if sent.bytes > 0 || sent.messages > 0 {
-            self.count_sent(sent);
+            self.count_sent(sent, controls);
         }
         result.unwrap_or_else(|| {
             self.look(cx);
@@ -575,10 +638,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
         })
     }
 
-    fn count_sent(&mut self, sent: crate::link::Sent) {
+    /// `controls`: how many of them are nobody's messages, where that is known; otherwise those
+    /// count as the first.
+    fn count_sent(&mut self, sent: crate::link::Sent, controls: Option<u64>) {
         let traffic = &self.session.shared().traffic;
         let mut messages = sent.messages;
-        let controls = traffic.controls.load(Relaxed).min(messages);
+        let queued = traffic.controls.load(Relaxed);
+        let controls = controls.unwrap_or(queued).min(queued).min(messages);
         if controls > 0 {
             traffic.controls.fetch_sub(controls, Relaxed);
             messages -= controls;
@@ -643,6 +709,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
     async fn finish(mut self, mut inbox: InQueue, mut reason: CloseReason) -> CloseReason {
         self.count_received(&inbox);
         inbox.clear();
+        if let CloseReason::Requested(text) = &reason
+            && self.envelope.is_some()
+        {
+            self.control(Header::GoAway, text.as_str().into());
+        }
         let shared = self.session.shared();
         shared.requests.close(&reason);
         let id = self.session.id();

@@ -21,6 +21,8 @@ pub(crate) struct Outbox {
     queued: AtomicUsize,
     /// Bytes that the owner has taken and not written yet.
     owned: AtomicUsize,
+    /// Bytes of answers in `state.queue`, as [`OutQueue::answers`] counts them.
+    answers: AtomicUsize,
     /// Whether there is something for the owner to look at.
     ready: AtomicBool,
     /// Whether the session was told to end without handling what it has received.
@@ -73,6 +75,7 @@ impl Outbox {
             }),
             queued: AtomicUsize::new(0),
             owned: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
             // the owner's first look registers it
             ready: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
@@ -123,7 +126,26 @@ impl Outbox {
         &self,
         push: impl FnOnce(&mut OutQueue) -> Result<()>,
     ) -> Result<(), Refused> {
-        self.put_with(push, |_, _| true)
+        let push_counted = |queue: &mut OutQueue| {
+            let result = push(queue);
+            self.answers.store(queue.answers(), Ordering::Relaxed);
+            result
+        };
+        self.put_with(push_counted, |_, _| true)
+    }
+
+    /// Bytes of the answers in it that the peer alone has caused.
+    #[inline]
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Makes the owner look, though there is nothing new in here.
+    pub(crate) fn remind(&self) {
+        let mut state = lock(&self.state);
+        let owner = self.notify(&mut state);
+        drop(state);
+        wake(owner);
     }
 
     /// Puts in a message and drops the oldest ones until it fits; how many were dropped.
@@ -274,6 +296,7 @@ impl Outbox {
         }
         let left = state.queue.bytes();
         self.queued.store(left, Ordering::Release);
+        self.answers.store(state.queue.answers(), Ordering::Relaxed);
         self.owned.store(into.bytes(), Ordering::Relaxed);
         self.ready.store(left > 0, Ordering::Release);
         state.command.clone()
@@ -319,6 +342,7 @@ impl Outbox {
         state.closed = Some(reason.clone());
         into.append(&mut state.queue, usize::MAX);
         self.queued.store(0, Ordering::Release);
+        self.answers.store(0, Ordering::Relaxed);
         let waiting: Vec<Waker> = state
             .waiting
             .iter()
@@ -335,6 +359,7 @@ impl Outbox {
         let mut state = lock(&self.state);
         into.append(&mut state.queue, usize::MAX);
         self.queued.store(0, Ordering::Release);
+        self.answers.store(0, Ordering::Relaxed);
     }
 
     /// Why nothing can be sent any more, if that is so.

@@ -25,7 +25,7 @@ use crate::link::{Endpoint, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
-use crate::requests::Requests;
+use crate::requests::{Requests, Serving};
 use crate::statistics::Counters;
 
 /// More than any header adds to a message.
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     policy: OverflowPolicy,
     pub(crate) requests: Requests,
+    pub(crate) serving: Serving,
     request_timeout: Duration,
     attributes: Mutex<Attributes>,
     pub(crate) traffic: Traffic,
@@ -108,6 +109,7 @@ impl Session {
             outbox: Outbox::new(config.outbox.high, config.outbox.low, tracks),
             policy,
             requests: Requests::default(),
+            serving: Serving::new(config.outbox.high),
             request_timeout,
             attributes: Mutex::default(),
             traffic: Traffic::default(),
@@ -284,9 +286,14 @@ impl Session {
     /// Asks the peer and waits for its reply, at most for `deadline`, the time to queue the
     /// request included.
     ///
+    /// A handler may ask its own session: while it waits, up to 64 KiB or 1024 messages are read
+    /// ahead and kept for later. A reply that comes behind more than that is not found before the
+    /// deadline passes; where a peer may send so much, ask from a task of its own.
+    ///
     /// # Errors
     /// [`ErrorKind::Timeout`] without a reply in time, [`ErrorKind::ConnectionClosed`] when the
-    /// connection ends before, the peer's own error when it answers with one,
+    /// connection ends before, the peer's own error when it answers with one (see
+    /// [`Error::remote_code`]),
     /// [`ErrorKind::InvalidSession`] when the session has no envelope.
     pub async fn request_within(
         &self,
@@ -506,6 +513,33 @@ impl Session {
         if own.is_none() {
             // a session that has ended needs no control messages
             let _ = shared.outbox.put_control(push);
+        }
+    }
+
+    /// Sends an answer, which no policy drops: where messages would be, it waits for room.
+    pub(crate) async fn send_answer(&self, header: Header, message: Message) -> Result<()> {
+        let shared = &*self.0;
+        match shared.policy {
+            OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {}
+            _ => return self.send_with(Some(header), message).await,
+        }
+        let size = message.len() + HEADER;
+        loop {
+            let push = |queue: &mut OutQueue| {
+                queue.push(&shared.encoding, Some(header), &message.by_ref())
+            };
+            let own = lane::with(shared.id, |queue| {
+                self.overtake(queue);
+                if !shared.outbox.has_room(queue.bytes(), size) {
+                    return Err(Refused::Full);
+                }
+                push(queue).map_err(Refused::Error)
+            });
+            match own.unwrap_or_else(|| shared.outbox.put(size, push)) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full) => self.room(size).await?,
+                Err(Refused::Error(error)) => return Err(error),
+            }
         }
     }
 
