@@ -26,7 +26,7 @@ use crate::lane;
 use crate::link::Link;
 use crate::message::{Message, MessageRef};
 use crate::out_queue::OutQueue;
-use crate::outbox::Command;
+use crate::outbox::{Command, Hold};
 use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::Counters;
@@ -598,33 +598,18 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let mut sent = crate::link::Sent::default();
         let mut controls = None;
         let result = lane::with(self.session.id(), |queue| {
-            let result = loop {
-                if outbox.is_ready() {
-                    let most = if tracks && !queue.is_empty() {
-                        0
-                    } else {
-                        DROPPABLE_BATCH
-                    };
-                    let command = outbox.take(queue, most, cx.waker());
-                    self.command = command.or(self.command.take());
-                    self.owned = queue.bytes();
-                }
-                if queue.is_empty() {
-                    break Poll::Ready(Ok(()));
-                }
+            let mut hold = Hold {
+                owned: &mut self.owned,
+                command: &mut self.command,
+                most: DROPPABLE_BATCH,
+                tracks,
+            };
+            let result = outbox.write(queue, &mut hold, cx, |cx, queue| {
                 let (now, result) = link.poll_send(cx, queue);
                 sent.messages += now.messages;
                 sent.bytes += now.bytes;
-                match result {
-                    Poll::Ready(Ok(())) if outbox.is_ready() => {}
-                    result => break result,
-                }
-            };
-            queue.release();
-            if queue.bytes() != self.owned || outbox.has_waiters() {
-                self.owned = queue.bytes();
-                outbox.set_owned(self.owned);
-            }
+                result
+            });
             controls = queue.take_controls();
             self.clogged = queue.answers() + outbox.answers() > outbox.high();
             result

@@ -3,7 +3,7 @@
 
 #[cfg(not(network_system_loom))]
 use std::sync::atomic::fence;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 #[cfg(network_system_loom)]
 use loom::sync::atomic::fence;
@@ -51,6 +51,18 @@ pub(crate) enum Command {
     Close(CloseReason),
     /// Close at once.
     Cut(CloseReason),
+}
+
+/// What the owner remembers between two [writes](Outbox::write).
+pub(crate) struct Hold<'a> {
+    /// Bytes that it holds, as the others know.
+    pub(crate) owned: &'a mut usize,
+    /// What it was asked to do last.
+    pub(crate) command: &'a mut Option<Command>,
+    /// Bytes that it takes at once where the oldest messages may be dropped.
+    pub(crate) most: usize,
+    /// Whether they may.
+    pub(crate) tracks: bool,
 }
 
 /// Why a message was not taken.
@@ -300,6 +312,43 @@ impl Outbox {
         self.owned.store(into.bytes(), Ordering::Relaxed);
         self.ready.store(left > 0, Ordering::Release);
         state.command.clone()
+    }
+
+    /// For the owner: takes what was put in behind `queue` and lets `send` write, until all is
+    /// written or the transport takes no more; then lets senders go on when there is room.
+    #[inline(always)]
+    pub(crate) fn write(
+        &self,
+        queue: &mut OutQueue,
+        hold: &mut Hold<'_>,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&mut Context<'_>, &mut OutQueue) -> Poll<Result<()>>,
+    ) -> Poll<Result<()>> {
+        let result = loop {
+            if self.is_ready() {
+                let most = if hold.tracks && !queue.is_empty() {
+                    0
+                } else {
+                    hold.most
+                };
+                let command = self.take(queue, most, cx.waker());
+                *hold.command = command.or(hold.command.take());
+                *hold.owned = queue.bytes();
+            }
+            if queue.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match send(cx, queue) {
+                Poll::Ready(Ok(())) if self.is_ready() => {}
+                result => break result,
+            }
+        };
+        queue.release();
+        if queue.bytes() != *hold.owned || self.has_waiters() {
+            *hold.owned = queue.bytes();
+            self.set_owned(*hold.owned);
+        }
+        result
     }
 
     /// For the owner: says how much it has taken and not written yet; lets senders go on when
