@@ -23,9 +23,12 @@ pub(crate) enum Due {
     Dead,
 }
 
+/// One timer, made when it is first needed.
+pub(crate) type Timer = Option<Pin<Box<Sleep>>>;
+
 /// The deadlines of one connection.
 pub(crate) struct Clock {
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// How often the connection has waited since the timer was set.
     waits: u32,
     /// Whether it is busy, and somebody else tells when it no longer is.
@@ -70,9 +73,26 @@ impl Clock {
         self.active = now;
     }
 
+    /// When the idle time is over; a time that no clock reaches is never.
+    fn idle_at(&self) -> Option<Instant> {
+        self.idle.and_then(|idle| self.active.checked_add(idle))
+    }
+
+    /// Whether the idle time is over, for a task that does nothing but write; `timer` is its own.
+    pub(crate) fn poll_idle(&self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Due> {
+        let Some(at) = self.idle_at() else {
+            return Poll::Pending;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx).map(|()| Due::Idle)
+    }
+
     fn next(&self) -> Option<Instant> {
-        let idle = self.idle.map(|idle| self.active + idle);
-        let beat = self.heartbeat.map(|beat| self.heard + beat);
+        let idle = self.idle_at();
+        let beat = self.heartbeat.and_then(|beat| self.heard.checked_add(beat));
         match (idle, beat) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -123,7 +143,7 @@ impl Clock {
                 self.waits = 0;
                 continue;
             }
-            if self.idle.is_some_and(|idle| self.active + idle <= now) {
+            if self.idle_at().is_some_and(|idle| idle <= now) {
                 return Poll::Ready(Due::Idle);
             }
             if self.missed >= self.missed_most {

@@ -22,7 +22,8 @@ pub enum CloseReason {
     Overflow,
     /// The server or client shut down, and everything queued was written.
     Shutdown,
-    /// The deadline of a shutdown or close passed before everything was written.
+    /// The deadline of a shutdown or close passed before everything was written, or
+    /// [`Session::abort`](crate::Session::abort) was called.
     Cut,
     /// The network failed or the peer vanished.
     Network(Error),

@@ -5,6 +5,7 @@ mod split;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use network_system_wire::envelope::Header;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ pub use split::{ConnectionReceiver, ConnectionSender};
 
 use crate::address::Address;
 use crate::client::connect;
-use crate::clock::{Clock, Due};
+use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
 use crate::config::{ClientConfig, LinkConfig, ServerConfig, SessionConfig};
 use crate::envelope::{Inbound, Reader};
@@ -41,6 +42,9 @@ pub struct Connection<L> {
     statistics: SessionStatistics,
     /// Greetings and heartbeats that are queued: nobody's messages.
     controls: u64,
+    /// Whether a message was taken since the clock was told.
+    taken: bool,
+    close_timeout: Duration,
 }
 
 impl<L: Link> Connection<L> {
@@ -59,6 +63,8 @@ impl<L: Link> Connection<L> {
             since: Instant::now(),
             statistics: SessionStatistics::default(),
             controls: 0,
+            taken: false,
+            close_timeout: config.close_timeout,
             link,
         };
         if connection.envelope.is_some() {
@@ -129,6 +135,7 @@ impl<L: Link> Connection<L> {
                 };
                 if message.is_some() {
                     self.statistics.messages_in += 1;
+                    self.taken = true;
                     return Poll::Ready(Ok(message));
                 }
             }
@@ -142,13 +149,9 @@ impl<L: Link> Connection<L> {
                 self.link.poll_fill(cx, &mut self.inbox)?
             };
             match filled {
-                Poll::Ready(true) => {
-                    let now = Instant::now();
-                    self.clock.heard(now);
-                    self.clock.active(now);
-                }
+                Poll::Ready(true) => self.clock.heard(Instant::now()),
                 Poll::Ready(false) => return Poll::Ready(Ok(None)),
-                Poll::Pending => match self.clock.poll(cx) {
+                Poll::Pending => match self.poll_clock(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Due::Ping) => {
                         self.control(Header::Ping { token: 0 }, Message::default())?;
@@ -157,6 +160,41 @@ impl<L: Link> Connection<L> {
                 },
             }
         }
+    }
+
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.tell_clock();
+        self.clock.poll(cx)
+    }
+
+    /// Whole messages are what keeps a connection alive, not the bytes of one that never ends.
+    fn tell_clock(&mut self) {
+        if std::mem::take(&mut self.taken) {
+            self.clock.active(Instant::now());
+        }
+    }
+
+    /// As [`poll_flush`](Self::poll_flush), at most for the idle time, which `timer` watches: the
+    /// clock's own may be another half's.
+    fn poll_flush_in_time(&mut self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Result<()>> {
+        let result = self.poll_flush(cx);
+        if result.is_ready() {
+            return result;
+        }
+        self.tell_clock();
+        match self.clock.poll_idle(cx, timer) {
+            Poll::Ready(due) => Poll::Ready(Err(self.expired(due))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The error of a close that took too long.
+    #[cold]
+    fn unclosed(&self) -> Error {
+        Error::new(ErrorKind::Timeout, "close the connection to")
+            .peer(&self.info().peer)
+            .because(format_args!("not done within {:?}", self.close_timeout))
+            .advice("the peer does not read; drop the connection")
     }
 
     #[cold]
@@ -197,12 +235,14 @@ impl<L: Link> Connection<L> {
     ///
     /// # Errors
     /// [`ErrorKind::MessageTooLarge`] above the limit, [`ErrorKind::InvalidArgument`] when the
-    /// framing cannot carry the message, else why writing failed.
+    /// framing cannot carry the message, [`ErrorKind::SessionExpired`] when the peer has read
+    /// nothing for the idle time, else why writing failed.
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<()> {
         let message = message.into();
         if !self.has_room(message.len()) {
             let low = self.low;
-            poll_fn(|cx| match self.poll_flush(cx) {
+            let mut timer = None;
+            poll_fn(|cx| match self.poll_flush_in_time(cx, &mut timer) {
                 Poll::Pending if self.queue.bytes() <= low => Poll::Ready(Ok(())),
                 result => result,
             })
@@ -237,12 +277,14 @@ impl<L: Link> Connection<L> {
     /// Writes everything that is queued.
     ///
     /// # Errors
-    /// Why writing failed.
+    /// Why writing failed; [`ErrorKind::SessionExpired`] when no message has moved for the idle
+    /// time.
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.poll_flush(cx)).await
+        let mut timer = None;
+        poll_fn(|cx| self.poll_flush_in_time(cx, &mut timer)).await
     }
 
-    /// As [`flush`](Self::flush), for hand-written futures.
+    /// As [`flush`](Self::flush), for hand-written futures, and without a deadline.
     ///
     /// # Errors
     /// As `flush`.
@@ -262,13 +304,19 @@ impl<L: Link> Connection<L> {
         result
     }
 
-    /// Writes what is queued and closes in good order.
+    /// Writes what is queued and closes in good order, at most for
+    /// [`close_timeout`](SessionConfig::close_timeout) (5 s).
     ///
     /// # Errors
-    /// Why writing failed.
+    /// Why writing failed; [`ErrorKind::Timeout`] when the peer does not read.
     pub async fn close(mut self) -> Result<()> {
-        self.flush().await?;
-        poll_fn(|cx| self.link.poll_close(cx)).await
+        let timeout = self.close_timeout;
+        let close = async {
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            poll_fn(|cx| self.link.poll_close(cx)).await
+        };
+        let result = tokio::time::timeout(timeout, close).await;
+        result.unwrap_or_else(|_| Err(self.unclosed()))
     }
 
     /// What the connection has done so far.

@@ -14,7 +14,7 @@ use network_system_wire::envelope::Header;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, Due};
+use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::{contain, contain_async};
@@ -26,8 +26,8 @@ use crate::lane;
 use crate::link::Link;
 use crate::message::{Message, MessageRef};
 use crate::out_queue::OutQueue;
-use crate::outbox::Command;
-use crate::requests::{self, Request};
+use crate::outbox::{Command, Hold};
+use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::{Counters, SAMPLE};
 use crate::ticker;
@@ -75,8 +75,10 @@ pub(crate) struct Driver<L, H> {
     owned: usize,
     /// Whether the peer has caused more answers than it reads: it gets no more until it does.
     clogged: bool,
-    /// Why to stop, noticed while a handler was pending.
+    /// Why to stop, noticed while a handler was pending: nothing more is read.
     stop: Option<CloseReason>,
+    /// When a handler that is pending although the session was told to close is abandoned.
+    closing: Timer,
     /// What the outbox asked for last.
     command: Option<Command>,
     /// Whether a message went out since the clock was told.
@@ -109,6 +111,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             owned: 0,
             clogged: false,
             stop: None,
+            closing: None,
             command: None,
             moved: false,
             next_sample: Instant::now(),
@@ -156,13 +159,65 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             Ok(Ok(())) => self.serve(&mut inbox, &session, &*handler).await,
             // a connection that failed meanwhile was not refused
-            Ok(Err(error)) => {
-                let refused = || CloseReason::Refused(error.to_string());
-                self.stop.take().unwrap_or_else(refused)
-            }
+            Ok(Err(error)) => self.why(error, |error| CloseReason::Refused(error.to_string())),
             Err(reason) => reason,
         };
+        let reason = self.answer_rest(&mut inbox, reason).await;
         self.finish(inbox, reason).await
+    }
+
+    /// Before an end in good order: waits for the answers to requests that were moved to tasks.
+    async fn answer_rest(&mut self, inbox: &mut InQueue, reason: CloseReason) -> CloseReason {
+        let session = self.session.clone();
+        let shared = session.shared();
+        let timeout = match reason {
+            // a shutdown has a deadline of its own, and cuts what is left then
+            CloseReason::Shutdown => Duration::MAX,
+            CloseReason::Peer if !shared.peer_leaving.load(Relaxed) => self.close_timeout,
+            _ => return reason,
+        };
+        if shared.serving.is_idle() {
+            return reason;
+        }
+        if matches!(reason, CloseReason::Peer) {
+            self.end_input(CloseReason::Peer);
+        }
+        let answers = self.answered(inbox, false, Serving::is_idle);
+        let result = tokio::time::timeout(timeout, answers).await;
+        shared.serving.watch(false);
+        match (result, self.stop.take()) {
+            (Ok(Err(other)), _) | (_, Some(other @ CloseReason::Network(_))) => other,
+            _ => reason,
+        }
+    }
+
+    /// Keeps the connection going until so many requests are answered that `enough` says so, or
+    /// until there is no more point in it; `reading`: the end of the input is such a point.
+    #[cold]
+    async fn answered(
+        &mut self,
+        inbox: &mut InQueue,
+        reading: bool,
+        enough: impl Fn(&Serving) -> bool,
+    ) -> Result<(), CloseReason> {
+        let session = self.session.clone();
+        let shared = session.shared();
+        shared.serving.watch(true);
+        let result = poll_fn(|cx| {
+            // first, since it lets the outbox know whom to wake for the next answer
+            let beside = self.poll_beside(cx, Some(&mut *inbox));
+            let pointless = shared.broken.load(Relaxed)
+                || shared.outbox.is_stopped()
+                || (reading && self.stop.is_some());
+            match beside {
+                Poll::Ready(reason) => Poll::Ready(Err(reason)),
+                Poll::Pending if pointless || enough(&shared.serving) => Poll::Ready(Ok(())),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        shared.serving.watch(false);
+        result
     }
 
     /// Handles messages until there is a reason to stop. The hot loop: a message stays where it
@@ -221,7 +276,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     self.batch_messages += 1;
                     let request = Request::new(session.clone(), id, message);
                     let call = handler.on_request(session, request);
-                    self.beside(inbox, call).await
+                    match self.beside(inbox, call).await {
+                        Ok(Ok(())) if session.shared().serving.is_full() => self
+                            .answered(inbox, true, |serving| !serving.is_full())
+                            .await
+                            .map(Ok),
+                        result => result,
+                    }
                 }
                 Ok(Some(other)) => {
                     self.protocol(other);
@@ -276,6 +337,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let Some(reader) = &mut self.envelope else {
             return Ok(None);
         };
+        if self.stop.is_some() {
+            // what came before has been taken; what follows an error is not looked at
+            return Ok(None);
+        }
         let mut message = MessageRef::default();
         match inbox.next(&mut message)? {
             true => reader.read(&message).map(Some),
@@ -289,11 +354,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
         match inbound {
             Inbound::Reply { id, message } => {
                 self.batch_messages += 1;
-                requests.complete(id, Ok(message));
+                requests.complete(id, || Ok(message));
             }
             Inbound::Failure { id, code, text } => {
                 self.batch_messages += 1;
-                requests.complete(id, Err(requests::failure(code, &text)));
+                requests.complete(id, || Err(requests::failure(code, &text)));
             }
             Inbound::Ping { token } => {
                 self.control(Header::Pong { token }, Message::default());
@@ -326,7 +391,25 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// The error of a handler; when the connection had failed before, that is the reason.
     #[cold]
     fn failed(&mut self, error: crate::Error) -> CloseReason {
-        self.stop.take().unwrap_or(CloseReason::Handler(error))
+        self.why(error, CloseReason::Handler)
+    }
+
+    fn why(
+        &mut self,
+        error: crate::Error,
+        otherwise: impl FnOnce(crate::Error) -> CloseReason,
+    ) -> CloseReason {
+        if error.is_closed()
+            && let Some(reason) = self.session.shared().outbox.stop_reason()
+        {
+            // its send failed because the session was told to end
+            return reason;
+        }
+        match self.stop.take() {
+            // a peer that says no more leaves the handler its own errors
+            Some(reason) if error.is_closed() || !matches!(reason, CloseReason::Peer) => reason,
+            _ => otherwise(error),
+        }
     }
 
     /// The command that made the outbox say that it is stopped.
@@ -392,29 +475,31 @@ impl<L: Link, H: Handler> Driver<L, H> {
         inbox: Option<&mut InQueue>,
     ) -> Poll<CloseReason> {
         self.waited = true;
-        let written = self.poll_write(cx);
-        if let Some(Command::Cut(reason)) = &self.command {
-            return Poll::Ready(reason.clone());
-        }
-        if self.stop.is_some() {
-            return Poll::Pending;
+        let mut written = self.poll_write(cx);
+        if let Poll::Ready(reason) = self.poll_told(cx) {
+            return Poll::Ready(reason);
         }
         let stalled = written.is_pending();
+        if let Some(inbox) = inbox.filter(|_| self.envelope.is_some() && self.stop.is_none())
+            && !matches!(written, Poll::Ready(Err(_)))
+        {
+            match self.poll_ahead(cx, inbox) {
+                // answers to heartbeats
+                Ok(()) => written = self.poll_write(cx),
+                Err(CloseReason::Network(error)) => written = Poll::Ready(Err(error)),
+                Err(reason) => self.end_input(reason),
+            }
+        }
         if let Poll::Ready(Err(error)) = written {
             self.fail_beside(CloseReason::from_error(error));
+        }
+        if self.session.shared().broken.load(Relaxed) {
             return Poll::Pending;
         }
-        if let Some(inbox) = inbox.filter(|_| self.envelope.is_some()) {
-            if let Err(reason) = self.poll_ahead(cx, inbox) {
-                self.fail_beside(reason);
-                return Poll::Pending;
-            }
-            // answers to heartbeats
-            let _ = self.poll_write(cx);
-            if self.is_ahead_full() {
-                // what the peer says now waits for the handler: no reason to take it for dead
-                self.clock.heard(Instant::now());
-            }
+        if self.is_ahead_full() || self.stop.is_some() {
+            // what the peer says now waits for the handler, and one that has closed its direction
+            // says nothing: no reason to take it for dead
+            self.clock.heard(Instant::now());
         }
         if !stalled {
             // a handler that works without a word is not an idle peer
@@ -424,15 +509,54 @@ impl<L: Link, H: Handler> Driver<L, H> {
         self.poll_clock(cx)
     }
 
-    /// The connection has failed while a handler runs: it may finish, but cannot send any more.
-    fn fail_beside(&mut self, reason: CloseReason) {
-        let mut lost = OutQueue::new(false);
-        let outbox = &self.session.shared().outbox;
-        lane::with(self.session.id(), |queue| lost.append(queue, usize::MAX));
-        outbox.close(&reason, &mut lost);
-        self.session.count_dropped(lost.messages() as u64);
+    /// Whether a pending handler is to be abandoned because of a command: at once, or when it takes
+    /// too long to end.
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let reason = match &self.command {
+            Some(Command::Cut(reason)) => return Poll::Ready(reason.clone()),
+            // a shutdown has a deadline of its own, and cuts what is left then
+            Some(Command::Close(reason)) if !matches!(reason, CloseReason::Shutdown) => reason,
+            _ => return Poll::Pending,
+        };
+        let timeout = self.close_timeout;
+        let timer = self
+            .closing
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer.as_mut().poll(cx).map(|()| reason.clone())
+    }
+
+    /// Nothing more will be read, noticed while a handler runs: what it and those after it send is
+    /// still written, but no reply can come any more.
+    fn end_input(&mut self, reason: CloseReason) {
         self.session.shared().requests.close(&reason);
         self.stop = Some(reason);
+    }
+
+    /// The connection has failed while a handler runs: it may finish, but cannot send any more,
+    /// and the link is not written to again.
+    fn fail_beside(&mut self, reason: CloseReason) {
+        let shared = self.session.shared();
+        let mut lost = lane::leave(self.session.id()).unwrap_or_default();
+        shared.broken.store(true, Relaxed);
+        shared.outbox.close(&reason, &mut lost);
+        shared.outbox.set_owned(0);
+        let controls = shared.traffic.controls.load(Relaxed);
+        let messages = (lost.messages() as u64).saturating_sub(controls);
+        self.session.count_dropped(messages);
+        match self.stop {
+            None | Some(CloseReason::Peer) => self.end_input(reason),
+            Some(_) => {}
+        }
+    }
+
+    /// What is left of [`poll_write`](Self::poll_write) once the link has failed: commands.
+    #[cold]
+    fn look(&mut self, cx: &mut Context<'_>) {
+        let outbox = &self.session.shared().outbox;
+        if outbox.is_ready() {
+            let command = outbox.take(&mut OutQueue::new(false), 0, cx.waker());
+            self.command = command.or(self.command.take());
+        }
     }
 
     /// Reads ahead, a bounded amount; what the protocol needs is handled at once.
@@ -492,47 +616,40 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let tracks = self.session.tracks_sizes();
         let link = &mut self.link;
         let mut sent = crate::link::Sent::default();
+        let mut controls = None;
         let result = lane::with(self.session.id(), |queue| {
-            let result = loop {
-                if outbox.is_ready() {
-                    let most = if tracks && !queue.is_empty() {
-                        0
-                    } else {
-                        DROPPABLE_BATCH
-                    };
-                    let command = outbox.take(queue, most, cx.waker());
-                    self.command = command.or(self.command.take());
-                    self.owned = queue.bytes();
-                }
-                if queue.is_empty() {
-                    break Poll::Ready(Ok(()));
-                }
+            let mut hold = Hold {
+                owned: &mut self.owned,
+                command: &mut self.command,
+                most: DROPPABLE_BATCH,
+                tracks,
+            };
+            let result = outbox.write(queue, &mut hold, cx, |cx, queue| {
                 let (now, result) = link.poll_send(cx, queue);
                 sent.messages += now.messages;
                 sent.bytes += now.bytes;
-                match result {
-                    Poll::Ready(Ok(())) if outbox.is_ready() => {}
-                    result => break result,
-                }
-            };
-            queue.release();
-            if queue.bytes() != self.owned || outbox.has_waiters() {
-                self.owned = queue.bytes();
-                outbox.set_owned(self.owned);
-            }
-            self.clogged = queue.answers() > outbox.high();
+                result
+            });
+            controls = queue.take_controls();
+            self.clogged = queue.answers() + outbox.answers() > outbox.high();
             result
         });
         if sent.bytes > 0 || sent.messages > 0 {
-            self.count_sent(sent);
+            self.count_sent(sent, controls);
         }
-        result.unwrap_or(Poll::Ready(Ok(())))
+        result.unwrap_or_else(|| {
+            self.look(cx);
+            Poll::Ready(Ok(()))
+        })
     }
 
-    fn count_sent(&mut self, sent: crate::link::Sent) {
+    /// `controls`: how many of them are nobody's messages, where that is known; otherwise those
+    /// count as the first.
+    fn count_sent(&mut self, sent: crate::link::Sent, controls: Option<u64>) {
         let traffic = &self.session.shared().traffic;
         let mut messages = sent.messages;
-        let controls = traffic.controls.load(Relaxed).min(messages);
+        let queued = traffic.controls.load(Relaxed);
+        let controls = controls.unwrap_or(queued).min(queued).min(messages);
         if controls > 0 {
             traffic.controls.fetch_sub(controls, Relaxed);
             messages -= controls;
@@ -617,6 +734,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
     async fn finish(mut self, mut inbox: InQueue, mut reason: CloseReason) -> CloseReason {
         self.count_received(&inbox);
         inbox.clear();
+        if let CloseReason::Requested(text) = &reason
+            && self.envelope.is_some()
+        {
+            self.control(Header::GoAway, text.as_str().into());
+        }
         let shared = self.session.shared();
         shared.requests.close(&reason);
         let id = self.session.id();
@@ -708,7 +830,13 @@ impl<F: Future<Output = CloseReason>> Future for Scoped<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let this = self.project();
         let poll = || catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
-        match lane::enter(this.session.id(), this.queue, poll) {
+        let broken = this.session.shared().broken.load(Relaxed);
+        let owner = if broken {
+            lane::NOBODY
+        } else {
+            this.session.id()
+        };
+        match lane::enter(owner, this.queue, poll) {
             Ok(result) => result,
             Err(_) => {
                 let left = this.queue.as_ref().map_or(0, |queue| queue.messages());

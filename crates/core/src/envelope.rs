@@ -25,7 +25,8 @@ impl Inbound {
         match self {
             Self::Message(m)
             | Self::Request { message: m, .. }
-            | Self::Reply { message: m, .. } => m.len(),
+            | Self::Reply { message: m, .. }
+            | Self::Failure { text: m, .. } => m.len(),
             _ => 0,
         }
     }

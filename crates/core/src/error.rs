@@ -31,6 +31,12 @@ macro_rules! kinds {
                 match self { $(Self::$name => $code,)* }
             }
 
+            /// The kind with this number, if there is one.
+            #[must_use]
+            pub const fn from_code(code: i32) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+
             /// The category in words, such as `connection refused`.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -105,6 +111,12 @@ kinds! {
     Internal = -99, Ours, false, "internal error";
 }
 
+impl From<ErrorKind> for i32 {
+    fn from(kind: ErrorKind) -> Self {
+        kind.code()
+    }
+}
+
 /// Whose fault an error was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -137,6 +149,8 @@ struct Inner {
     /// What to do about it.
     advice: Option<Cow<'static, str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// The number that the peer answered a request with.
+    remote: Option<i32>,
 }
 
 impl Error {
@@ -152,6 +166,7 @@ impl Error {
             reason: None,
             advice: None,
             source: None,
+            remote: None,
         }))
     }
 
@@ -224,6 +239,14 @@ impl Error {
         self.with(|inner| inner.side = side)
     }
 
+    /// Makes it what the peer answered a request with.
+    pub(crate) fn answered_with(self, code: i32) -> Self {
+        self.with(|inner| {
+            inner.remote = Some(code);
+            inner.side = Side::Theirs;
+        })
+    }
+
     /// The category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -234,6 +257,15 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> i32 {
         self.0.kind.code()
+    }
+
+    /// The number that the peer answered a request with, as it was given to
+    /// [`Request::fail`](crate::Request::fail); `None` when the error is not the peer's answer.
+    /// Where it is one of [`ErrorKind::code`], the kind is that, but it says what went wrong
+    /// there, not here.
+    #[must_use]
+    pub fn remote_code(&self) -> Option<i32> {
+        self.0.remote
     }
 
     /// Whose fault it was.
@@ -254,25 +286,31 @@ impl Error {
         self.0.peer.as_deref()
     }
 
-    /// Whether a deadline passed.
+    /// Whether a deadline passed here.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::Timeout | ErrorKind::ConnectionTimeout | ErrorKind::SessionExpired
-        )
+        self.is_here(&[
+            ErrorKind::Timeout,
+            ErrorKind::ConnectionTimeout,
+            ErrorKind::SessionExpired,
+        ])
     }
 
     /// Whether the connection is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.kind == ErrorKind::ConnectionClosed
+        self.is_here(&[ErrorKind::ConnectionClosed])
     }
 
-    /// Whether a bounded queue had no room.
+    /// Whether a bounded queue had no room here.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.kind == ErrorKind::QueueFull
+        self.is_here(&[ErrorKind::QueueFull])
+    }
+
+    /// Whether it is of one of these kinds, and not what the peer answered.
+    fn is_here(&self, kinds: &[ErrorKind]) -> bool {
+        self.0.remote.is_none() && kinds.contains(&self.0.kind)
     }
 }
 
@@ -352,6 +390,10 @@ mod tests {
         codes.dedup();
         assert_eq!(codes.len(), ErrorKind::ALL.len());
         assert!(codes.iter().all(|code| *code < 0));
+        for kind in ErrorKind::ALL {
+            assert_eq!(ErrorKind::from_code((*kind).into()), Some(*kind));
+        }
+        assert_eq!(ErrorKind::from_code(404), None);
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl InQueue {
     fn decode(&mut self) -> Result<Found> {
         let input = self.buffer.unread();
         match self.framing.decode(input, self.examined)? {
+            Decoded::Frame(Frame { consumed: 0, .. }) => Err(stuck()),
             Decoded::Frame(Frame {
                 payload: Payload::Range(range),
                 consumed,
@@ -155,6 +156,7 @@ impl InQueue {
         }
         if self.rest.len() > self.examined {
             match self.framing.decode(&self.rest, self.examined)? {
+                Decoded::Frame(Frame { consumed: 0, .. }) => return Err(stuck()),
                 Decoded::Frame(frame) => {
                     let message = self.cut(frame);
                     return Ok(self.taken(message));
@@ -310,6 +312,14 @@ impl InQueue {
         std::mem::take(&mut self.buffer).give_back();
         self.examined = 0;
     }
+}
+
+/// The error of a codec of the user's that makes messages of nothing, for ever.
+#[cold]
+fn stuck() -> Error {
+    Error::new(ErrorKind::Internal, "decode a message")
+        .because("the codec found a frame of 0 bytes")
+        .advice("a codec has to consume at least one byte for each message")
 }
 
 #[cfg(test)]

@@ -5,16 +5,19 @@ use std::cell::RefCell;
 
 use crate::out_queue::OutQueue;
 
+/// No session's id.
+pub(crate) const NOBODY: u64 = 0;
+
 /// The queue of the connection whose task this thread polls now.
 struct Lane {
-    /// The session's id; 0 for none.
+    /// The session's id, or [`NOBODY`].
     owner: u64,
     queue: Option<Box<OutQueue>>,
 }
 
 thread_local! {
     static LANE: RefCell<Lane> = const {
-        RefCell::new(Lane { owner: 0, queue: None })
+        RefCell::new(Lane { owner: NOBODY, queue: None })
     };
 }
 
@@ -27,6 +30,21 @@ pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Opti
             return None;
         }
         lane.queue.as_deref_mut().map(work)
+    })
+    .ok()
+    .flatten()
+}
+
+/// Takes the queue of session `owner` away for good: the rest of this [`enter`] finds none.
+#[cold]
+pub(crate) fn leave(owner: u64) -> Option<Box<OutQueue>> {
+    LANE.try_with(|lane| {
+        let mut lane = lane.try_borrow_mut().ok()?;
+        if lane.owner != owner {
+            return None;
+        }
+        lane.owner = NOBODY;
+        lane.queue.take()
     })
     .ok()
     .flatten()
@@ -94,5 +112,11 @@ mod tests {
         assert!(caught.is_err());
         assert!(with(1, |_| ()).is_none());
         assert_eq!(messages(&a), 2);
+        enter(1, &mut a, || {
+            assert!(leave(2).is_none());
+            assert_eq!(leave(1).map(|q| q.messages()), Some(2));
+            assert!(leave(1).is_none() && with(1, |_| ()).is_none());
+        });
+        assert!(a.is_none());
     }
 }

@@ -42,8 +42,8 @@ pub struct OutQueue {
     tail: WriteBuffer,
     bytes: usize,
     messages: usize,
-    /// The encoded size of each message; kept only where the oldest may be dropped.
-    sizes: Option<VecDeque<usize>>,
+    /// Each message's encoded size and what it is; kept only where the oldest may be dropped.
+    sizes: Option<VecDeque<Sizing>>,
     /// Bytes of the first message that are left of one whose start was written already.
     partial: usize,
     /// Where sizes are not kept, what a partial write has left: bytes up to a place between two
@@ -57,6 +57,49 @@ pub struct OutQueue {
     /// bytes in the queue.
     quick: Option<usize>,
     high: usize,
+    /// Where sizes are kept, the control messages that were written since this was last asked for.
+    controls: u64,
+}
+
+/// What is known of a message where the oldest may be dropped.
+#[derive(Clone, Copy, Debug)]
+struct Sizing {
+    /// Bytes that are left of it.
+    size: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// May be dropped.
+    Message,
+    /// The peer waits for it.
+    Reply,
+    /// The same, and the peer alone has caused it.
+    Failure,
+    Pong,
+    /// The protocol needs it.
+    Control,
+}
+
+impl What {
+    fn of(header: Option<Header>) -> Self {
+        match header {
+            None | Some(Header::Data | Header::Request { .. }) => Self::Message,
+            Some(Header::Reply { .. }) => Self::Reply,
+            Some(Header::Failure { .. }) => Self::Failure,
+            Some(Header::Pong { .. }) => Self::Pong,
+            Some(Header::Hello | Header::Ping { .. } | Header::GoAway) => Self::Control,
+        }
+    }
+
+    fn is_answer(self) -> bool {
+        matches!(self, Self::Failure | Self::Pong)
+    }
+
+    fn is_control(self) -> bool {
+        matches!(self, Self::Control | Self::Pong)
+    }
 }
 
 /// What a message counts besides its bytes where the transport keeps messages apart: the memory
@@ -78,6 +121,7 @@ impl OutQueue {
             answers: 0,
             quick: None,
             high: 0,
+            controls: 0,
         }
     }
 
@@ -151,7 +195,10 @@ impl OutQueue {
             self.answers += self.bytes - before;
         }
         if let Some(sizes) = &mut self.sizes {
-            sizes.push_back(self.bytes - before);
+            sizes.push_back(Sizing {
+                size: self.bytes - before,
+                what: What::of(header),
+            });
         }
         Ok(())
     }
@@ -203,7 +250,10 @@ impl OutQueue {
         self.bytes += frame.len();
         self.messages += 1;
         if let Some(sizes) = &mut self.sizes {
-            sizes.push_back(frame.len());
+            sizes.push_back(Sizing {
+                size: frame.len(),
+                what: What::Message,
+            });
         }
     }
 
@@ -279,12 +329,17 @@ impl OutQueue {
     pub(crate) fn append(&mut self, other: &mut Self, most: usize) {
         if other.bytes > most && other.sizes.is_some() {
             let mut n = 0;
-            let mut count = 0;
-            while let Some(size) = other.sizes.as_mut().and_then(VecDeque::pop_front) {
-                n += size;
+            let (mut count, mut answers) = (0, 0);
+            while let Some(sized) = other.sizes.as_mut().and_then(VecDeque::pop_front) {
+                n += sized.size;
                 count += 1;
+                answers += if sized.what.is_answer() {
+                    sized.size
+                } else {
+                    0
+                };
                 if let Some(sizes) = &mut self.sizes {
-                    sizes.push_back(size);
+                    sizes.push_back(sized);
                 }
                 if n >= most {
                     break;
@@ -297,7 +352,6 @@ impl OutQueue {
             self.messages += count;
             other.bytes -= n;
             other.messages -= count;
-            let answers = other.answers.min(n);
             self.answers += answers;
             other.answers -= answers;
             return;
@@ -316,8 +370,10 @@ impl OutQueue {
         self.bytes += std::mem::take(&mut other.bytes);
         self.messages += std::mem::take(&mut other.messages);
         self.answers += std::mem::take(&mut other.answers);
-        if let (Some(to), Some(from)) = (&mut self.sizes, &mut other.sizes) {
-            to.append(from);
+        match (&mut self.sizes, &mut other.sizes) {
+            (Some(to), Some(from)) => to.append(from),
+            (None, Some(from)) => from.clear(),
+            _ => {}
         }
         std::mem::take(&mut other.tail).give_back();
     }
@@ -354,43 +410,42 @@ impl OutQueue {
         }
     }
 
-    /// Drops the oldest message of which nothing has been written yet; its size in bytes, or
-    /// `None` when there is none or sizes are not tracked.
-    pub(crate) fn drop_oldest(&mut self) -> Option<usize> {
-        let partial = std::mem::take(&mut self.partial);
+    /// Drops the oldest of the first `among` messages that may be dropped and of which nothing has
+    /// been written yet; its size in bytes, or `None` when there is none or sizes are not tracked.
+    fn drop_oldest(&mut self, among: usize) -> Option<usize> {
         let sizes = self.sizes.as_mut()?;
         // one that is partly written must be finished, or the peer loses the frame boundary
-        let kept = if partial > 0 { sizes.pop_front() } else { None };
-        let dropped = sizes.pop_front();
-        if kept.is_some() {
-            sizes.push_front(partial);
-        }
-        let keep = self.split_front(partial, 0);
-        if let Some(size) = dropped {
-            drop(self.split_front(size, 1));
-            self.bytes -= size;
-            self.messages -= 1;
-            self.answers = self.answers.min(self.bytes);
-        }
+        let first = usize::from(self.partial > 0);
+        let droppable = |sized: &Sizing| sized.what == What::Message;
+        let n = first + sizes.iter().take(among).skip(first).position(droppable)?;
+        let before = sizes.iter().take(n).map(|sized| sized.size).sum();
+        let size = sizes.remove(n)?.size;
+        let keep = self.split_front(before, n);
+        drop(self.split_front(size, 1));
+        self.bytes -= size;
+        self.messages -= 1;
         for chunk in keep.into_iter().rev() {
             self.chunks.push_front(chunk);
         }
-        self.partial = partial;
-        dropped
+        Some(size)
     }
 
-    /// Drops the oldest messages, but never the newest, until at most `most` bytes are queued; how
-    /// many were dropped.
+    /// Drops the oldest messages, but never the newest, nor what the peer or the protocol waits
+    /// for, until at most `most` bytes are queued; how many were dropped.
     pub(crate) fn drop_to(&mut self, most: usize) -> u64 {
         let mut dropped = 0;
-        // one that is partly written stays
-        while self.bytes > most
-            && self.messages > 1 + usize::from(self.partial > 0)
-            && self.drop_oldest().is_some()
-        {
+        while self.bytes > most && self.drop_oldest(self.messages.saturating_sub(1)).is_some() {
             dropped += 1;
         }
         dropped
+    }
+
+    /// How many control messages were written since the last call; `None` where sizes are not
+    /// tracked.
+    pub(crate) fn take_controls(&mut self) -> Option<u64> {
+        self.sizes
+            .is_some()
+            .then(|| std::mem::take(&mut self.controls))
     }
 
     /// The first bytes as slices for one vectored write; how many slices were filled.
@@ -447,7 +502,9 @@ impl OutQueue {
             }
         }
         self.bytes -= n;
-        self.answers = self.answers.min(self.bytes);
+        if self.sizes.is_none() {
+            self.answers = self.answers.min(self.bytes);
+        }
         let done = self.count_done(n);
         self.messages -= done;
         done
@@ -470,15 +527,18 @@ impl OutQueue {
         };
         let mut done = 0;
         self.partial = 0;
-        while let Some(size) = sizes.front_mut() {
-            if *size > n {
-                if n > 0 {
-                    *size -= n;
-                    self.partial = *size;
-                }
+        while let Some(first) = sizes.front_mut() {
+            let written = first.size.min(n);
+            if first.what.is_answer() {
+                self.answers -= written;
+            }
+            if first.size > n {
+                first.size -= n;
+                self.partial = if n > 0 { first.size } else { 0 };
                 break;
             }
-            n -= *size;
+            n -= written;
+            self.controls += u64::from(first.what.is_control());
             sizes.pop_front();
             done += 1;
         }
@@ -526,9 +586,16 @@ impl OutQueue {
             Chunk::Message(message) => {
                 self.bytes -= message.len() + SLOT;
                 self.messages -= 1;
-                self.answers = self.answers.min(self.bytes);
-                if let Some(sizes) = &mut self.sizes {
-                    sizes.pop_front();
+                match self.sizes.as_mut().and_then(VecDeque::pop_front) {
+                    Some(first) => {
+                        self.answers -= if first.what.is_answer() {
+                            first.size
+                        } else {
+                            0
+                        };
+                        self.controls += u64::from(first.what.is_control());
+                    }
+                    None => self.answers = self.answers.min(self.bytes),
                 }
                 Some(message)
             }

@@ -3,7 +3,7 @@
 
 #[cfg(not(network_system_loom))]
 use std::sync::atomic::fence;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 #[cfg(network_system_loom)]
 use loom::sync::atomic::fence;
@@ -21,6 +21,8 @@ pub(crate) struct Outbox {
     queued: AtomicUsize,
     /// Bytes that the owner has taken and not written yet.
     owned: AtomicUsize,
+    /// Bytes of answers in `state.queue`, as [`OutQueue::answers`] counts them.
+    answers: AtomicUsize,
     /// Whether there is something for the owner to look at.
     ready: AtomicBool,
     /// Whether the session was told to end without handling what it has received.
@@ -51,6 +53,18 @@ pub(crate) enum Command {
     Cut(CloseReason),
 }
 
+/// What the owner remembers between two [writes](Outbox::write).
+pub(crate) struct Hold<'a> {
+    /// Bytes that it holds, as the others know.
+    pub(crate) owned: &'a mut usize,
+    /// What it was asked to do last.
+    pub(crate) command: &'a mut Option<Command>,
+    /// Bytes that it takes at once where the oldest messages may be dropped.
+    pub(crate) most: usize,
+    /// Whether they may.
+    pub(crate) tracks: bool,
+}
+
 /// Why a message was not taken.
 pub(crate) enum Refused {
     /// No room.
@@ -73,6 +87,7 @@ impl Outbox {
             }),
             queued: AtomicUsize::new(0),
             owned: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
             // the owner's first look registers it
             ready: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
@@ -123,7 +138,26 @@ impl Outbox {
         &self,
         push: impl FnOnce(&mut OutQueue) -> Result<()>,
     ) -> Result<(), Refused> {
-        self.put_with(push, |_, _| true)
+        let push_counted = |queue: &mut OutQueue| {
+            let result = push(queue);
+            self.answers.store(queue.answers(), Ordering::Relaxed);
+            result
+        };
+        self.put_with(push_counted, |_, _| true)
+    }
+
+    /// Bytes of the answers in it that the peer alone has caused.
+    #[inline]
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Makes the owner look, though there is nothing new in here.
+    pub(crate) fn remind(&self) {
+        let mut state = lock(&self.state);
+        let owner = self.notify(&mut state);
+        drop(state);
+        wake(owner);
     }
 
     /// Puts in a message and drops the oldest ones until it fits; how many were dropped.
@@ -225,6 +259,13 @@ impl Outbox {
         if let Some(reason) = &state.closed {
             return Poll::Ready(Err(reason.to_error("send a message")));
         }
+        if own.is_some()
+            && self.is_stopped()
+            && let Some(Command::Close(reason) | Command::Cut(reason)) = &state.command
+        {
+            // the close waits for this handler, which must not wait for the peer then
+            return Poll::Ready(Err(reason.to_error("send a message")));
+        }
         match key.and_then(|key| state.waiting.get_mut(key)) {
             Some(slot) => slot.clone_from(waker),
             None => *key = Some(state.waiting.insert(waker.clone())),
@@ -273,9 +314,47 @@ impl Outbox {
         }
         let left = state.queue.bytes();
         self.queued.store(left, Ordering::Release);
+        self.answers.store(state.queue.answers(), Ordering::Relaxed);
         self.owned.store(into.bytes(), Ordering::Relaxed);
         self.ready.store(left > 0, Ordering::Release);
         state.command.clone()
+    }
+
+    /// For the owner: takes what was put in behind `queue` and lets `send` write, until all is
+    /// written or the transport takes no more; then lets senders go on when there is room.
+    #[inline(always)]
+    pub(crate) fn write(
+        &self,
+        queue: &mut OutQueue,
+        hold: &mut Hold<'_>,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&mut Context<'_>, &mut OutQueue) -> Poll<Result<()>>,
+    ) -> Poll<Result<()>> {
+        let result = loop {
+            if self.is_ready() {
+                let most = if hold.tracks && !queue.is_empty() {
+                    0
+                } else {
+                    hold.most
+                };
+                let command = self.take(queue, most, cx.waker());
+                *hold.command = command.or(hold.command.take());
+                *hold.owned = queue.bytes();
+            }
+            if queue.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match send(cx, queue) {
+                Poll::Ready(Ok(())) if self.is_ready() => {}
+                result => break result,
+            }
+        };
+        queue.release();
+        if queue.bytes() != *hold.owned || self.has_waiters() {
+            *hold.owned = queue.bytes();
+            self.set_owned(*hold.owned);
+        }
+        result
     }
 
     /// For the owner: says how much it has taken and not written yet; lets senders go on when
@@ -318,6 +397,7 @@ impl Outbox {
         state.closed = Some(reason.clone());
         into.append(&mut state.queue, usize::MAX);
         self.queued.store(0, Ordering::Release);
+        self.answers.store(0, Ordering::Relaxed);
         let waiting: Vec<Waker> = state
             .waiting
             .iter()
@@ -334,6 +414,7 @@ impl Outbox {
         let mut state = lock(&self.state);
         into.append(&mut state.queue, usize::MAX);
         self.queued.store(0, Ordering::Release);
+        self.answers.store(0, Ordering::Relaxed);
     }
 
     /// Why nothing can be sent any more, if that is so.

@@ -25,7 +25,7 @@ use crate::link::{Endpoint, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
-use crate::requests::Requests;
+use crate::requests::{Requests, Serving};
 use crate::server::Sessions;
 use crate::statistics::Counters;
 use crate::ticker::Activity;
@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     policy: OverflowPolicy,
     pub(crate) requests: Requests,
+    pub(crate) serving: Serving,
     request_timeout: Duration,
     sessions: Sessions,
     attributes: Mutex<Attributes>,
@@ -56,6 +57,9 @@ pub(crate) struct Shared {
     since: Instant,
     ended: CancellationToken,
     pub(crate) peer_leaving: AtomicBool,
+    /// Whether the link has failed under a handler: its own task sends through the outbox, which is
+    /// closed.
+    pub(crate) broken: AtomicBool,
     /// Whether the [ticker](crate::ticker) has found it quiet.
     quiet: AtomicBool,
     /// Whether a peer that says nothing has to be asked.
@@ -122,6 +126,7 @@ impl Session {
             outbox: Outbox::new(config.outbox.high, config.outbox.low, tracks),
             policy,
             requests: Requests::default(),
+            serving: Serving::new(config.outbox.high),
             request_timeout: config.request_timeout,
             sessions,
             attributes: Mutex::default(),
@@ -133,6 +138,7 @@ impl Session {
             peer_leaving: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             asks,
+            broken: AtomicBool::new(false),
         }))
     }
 
@@ -311,9 +317,14 @@ impl Session {
     /// Asks the peer and waits for its reply, at most for `deadline`, the time to queue the
     /// request included.
     ///
+    /// A handler may ask its own session: while it waits, up to 64 KiB or 1024 messages are read
+    /// ahead and kept for later. A reply that comes behind more than that is not found before the
+    /// deadline passes; where a peer may send so much, ask from a task of its own.
+    ///
     /// # Errors
     /// [`ErrorKind::Timeout`] without a reply in time, [`ErrorKind::ConnectionClosed`] when the
-    /// connection ends before, the peer's own error when it answers with one,
+    /// connection ends before, the peer's own error when it answers with one (see
+    /// [`Error::remote_code`]),
     /// [`ErrorKind::InvalidSession`] when the session has no envelope.
     pub async fn request_within(
         &self,
@@ -372,9 +383,17 @@ impl Session {
     }
 
     /// Writes what is queued, then closes the connection. Returns at once;
-    /// [`ended`](Self::ended) waits for it. Messages received and not yet handled are dropped.
+    /// [`ended`](Self::ended) waits for it. Messages received and not yet handled are dropped. A
+    /// handler at work may go on for [`close_timeout`](SessionConfig::close_timeout) (5 s), but its
+    /// sends do not wait for room any more; a peer that does not read has as long.
     pub fn close(&self, reason: impl Into<String>) {
         self.command(Command::Close(CloseReason::Requested(reason.into())));
+    }
+
+    /// Closes the connection at once: what is queued is lost, and a handler at work is abandoned at
+    /// its next `await`. The reason is [`CloseReason::Cut`].
+    pub fn abort(&self) {
+        self.command(Command::Cut(CloseReason::Cut));
     }
 
     pub(crate) fn command(&self, command: Command) {
@@ -544,6 +563,33 @@ impl Session {
         if own.is_none() {
             // a session that has ended needs no control messages
             let _ = shared.outbox.put_control(push);
+        }
+    }
+
+    /// Sends an answer, which no policy drops: where messages would be, it waits for room.
+    pub(crate) async fn send_answer(&self, header: Header, message: Message) -> Result<()> {
+        let shared = &*self.0;
+        match shared.policy {
+            OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {}
+            _ => return self.send_with(Some(header), message).await,
+        }
+        let size = message.len() + HEADER;
+        loop {
+            let push = |queue: &mut OutQueue| {
+                queue.push(&shared.encoding, Some(header), &message.by_ref())
+            };
+            let own = lane::with(shared.id, |queue| {
+                self.overtake(queue);
+                if !shared.outbox.has_room(queue.bytes(), size) {
+                    return Err(Refused::Full);
+                }
+                push(queue).map_err(Refused::Error)
+            });
+            match own.unwrap_or_else(|| shared.outbox.put(size, push)) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full) => self.room(size).await?,
+                Err(Refused::Error(error)) => return Err(error),
+            }
         }
     }
 

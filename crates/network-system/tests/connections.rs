@@ -327,6 +327,81 @@ impl Codec for Shouting {
     }
 }
 
+/// Finds messages for ever without taking a byte.
+#[derive(Debug)]
+struct Stuck(bool);
+
+impl Codec for Stuck {
+    fn decode(&self, _: &[u8], _examined: usize) -> Result<Decoded, WireError> {
+        let payload = match self.0 {
+            true => Payload::Owned(Bytes::new()),
+            false => Payload::Range(0..0),
+        };
+        Ok(Decoded::Frame(Frame {
+            payload,
+            consumed: 0,
+        }))
+    }
+
+    fn header(&self, _: &[u8], _: &mut Vec<u8>) -> Result<(), WireError> {
+        Ok(())
+    }
+
+    fn max_message(&self) -> usize {
+        255
+    }
+}
+
+#[tokio::test]
+async fn a_codec_that_takes_nothing_is_found_out() {
+    for owned in [false, true] {
+        let io = Scripted::default();
+        let mut connection = io.connect(Framing::custom(Stuck(owned)));
+        io.give(b"x");
+        let error = connection.receive().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("0 bytes"), "{error}");
+    }
+}
+
+/// Writes a part of what it then refuses.
+#[derive(Debug)]
+struct Careless;
+
+impl Codec for Careless {
+    fn decode(&self, _: &[u8], _examined: usize) -> Result<Decoded, WireError> {
+        Ok(Decoded::Incomplete { needed: 1 })
+    }
+
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
+        out.put_slice(payload);
+        match payload {
+            b"bad" => Err(WireError::Invalid("it is bad".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
+        self.header(payload, out)
+    }
+
+    fn max_message(&self) -> usize {
+        255
+    }
+}
+
+#[tokio::test]
+async fn what_a_codec_refuses_leaves_no_trace() {
+    let io = Scripted::default();
+    let mut connection = io.connect(Framing::custom(Careless));
+    connection.send("one").await.unwrap();
+    let error = connection.send("bad").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    connection.send("two").await.unwrap();
+    connection.flush().await.unwrap();
+    assert_eq!(io.writes().remove(0).bytes, b"onetwo");
+}
+
 #[tokio::test]
 async fn a_codec_of_your_own() {
     let io = Scripted::default();

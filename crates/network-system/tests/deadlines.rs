@@ -143,6 +143,80 @@ async fn a_connection_has_the_deadlines_too() {
     assert_eq!(seconds(began), 300);
 }
 
+/// Bytes of a message that never ends keep nothing alive, at the coroutine level either.
+#[tokio::test(start_paused = true)]
+async fn a_drip_does_not_keep_a_connection() {
+    let mut listener = network_system::listen("memory://drip").await.unwrap();
+    let mut peer = raw("memory://drip").await;
+    let mut connection = listener.accept().await.unwrap();
+    let began = Instant::now();
+    let drip = tokio::spawn(async move {
+        while peer.send("\0").await.is_ok() && peer.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            if began.elapsed() > Duration::from_secs(350) {
+                break;
+            }
+        }
+        peer
+    });
+    let error = loop {
+        match connection.receive().await {
+            Ok(Some(message)) => assert!(message.is_empty()),
+            Ok(None) => panic!("the peer goes on"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::SessionExpired, "{error}");
+    // the fourth byte, after 300 s, would be the first message
+    assert_eq!(seconds(began), 300);
+    drip.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_waits_so_long_for_a_peer_that_never_reads() {
+    let mut listener = network_system::listen("memory://stuck").await.unwrap();
+    for split in [false, true] {
+        let _silent = raw("memory://stuck").await;
+        let mut connection = listener.accept().await.unwrap();
+        let began = Instant::now();
+        connection.feed(vec![0; 900_000]).unwrap();
+        let error = if split {
+            let (_receiver, mut sender) = connection.split();
+            let error = sender.flush().await.unwrap_err();
+            assert_eq!(seconds(began), 300);
+            let late = sender.close().await.unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::Timeout, "{late}");
+            error
+        } else {
+            let error = connection.send(vec![0; 900_000]).await.unwrap_err();
+            assert_eq!(seconds(began), 300);
+            let late = connection.close().await.unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::Timeout, "{late}");
+            error
+        };
+        assert_eq!(error.kind(), ErrorKind::SessionExpired, "{error}");
+        assert_eq!(seconds(began), 300 + 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_no_clock_reaches_is_never() {
+    let configure = |b: common::Builder| {
+        let b = b.envelope(true).idle_timeout(Some(Duration::MAX));
+        b.heartbeat(Some(Duration::MAX), 1)
+    };
+    let echo = echo_on(&["memory://never"], configure).await;
+    let mut connection = raw("memory://never").await;
+    connection.send(HELLO.to_vec()).await.unwrap();
+    assert_eq!(bytes(&mut connection).await.unwrap(), HELLO);
+    let session = only_session(echo.server.sessions()).await;
+    tokio::select! {
+        () = session.ended() => panic!("{:?}", session.close_reason()),
+        result = session.request_within("x", Duration::MAX) => panic!("{result:?}"),
+        () = tokio::time::sleep(Duration::from_secs(24 * 3600)) => {}
+    }
+}
+
 /// The kind of the envelope message in a chunk, and when it came.
 async fn kinds(connection: &mut Connection, began: Instant) -> Vec<(u8, u64)> {
     let mut came = Vec::new();

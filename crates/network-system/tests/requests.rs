@@ -92,7 +92,7 @@ async fn replies_may_come_in_any_order() {
 #[tokio::test]
 async fn errors_of_the_peer_arrive() {
     let (_server, url) = server(|request| async move {
-        let code = request.message().as_str().unwrap().parse().unwrap();
+        let code: i32 = request.message().as_str().unwrap().parse().unwrap();
         request.fail(code, "the reason");
         Ok(())
     })
@@ -104,11 +104,15 @@ async fn errors_of_the_peer_arrive() {
         assert_eq!((error.kind(), error.side()), (*kind, Side::Theirs));
         let text = error.to_string();
         assert!(text.contains("the reason"), "{text}");
+        assert_eq!(error.remote_code(), Some(kind.code()));
+        // what happened there has not happened here
+        assert!(!error.is_closed() && !error.is_timeout() && !error.is_full());
     }
     // a code that only the peer knows
     let error = within(client.request("12345")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("12345"), "{error}");
+    assert_eq!(error.remote_code(), Some(12345));
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@
 //! | `0x20` | Request | `u64` id | the request |
 //! | `0x30` | Reply | `u64` id | the answer |
 //! | `0x40` | Failure | `u64` id, `i32` code | why, as UTF-8 text |
-//! | `0x50` | Ping | `u64` token | none |
-//! | `0x60` | Pong | `u64` token | none |
+//! | `0x50` | Ping | `u64` token | none; ignored |
+//! | `0x60` | Pong | `u64` token | none; ignored |
 //! | `0x70` | GoAway | | why, as UTF-8 text |
 //!
 //! Numbers are big endian. The low four bits of the first byte say which transforms (compression,
@@ -52,7 +52,7 @@ pub enum Header {
         /// The number of the error.
         code: i32,
     },
-    /// Are you there?
+    /// Are you there? A payload means nothing and is ignored, here and in a pong.
     Ping {
         /// Returned in the [`Header::Pong`].
         token: u64,
@@ -139,10 +139,10 @@ impl Header {
                 })
             }
             0x50 => Ok(Self::Ping {
-                token: token(message)?,
+                token: number(message)?,
             }),
             0x60 => Ok(Self::Pong {
-                token: token(message)?,
+                token: number(message)?,
             }),
             0x70 => Ok(Self::GoAway),
             _ if first >> 4 > 7 => Err(WireError::Invalid(
@@ -184,21 +184,6 @@ fn number(message: &[u8]) -> Result<u64, WireError> {
         Some(bytes) => Ok(u64::from_be_bytes(*bytes)),
         None => Err(too_short(message, 9)),
     }
-}
-
-/// The same for kinds without payload.
-fn token(message: &[u8]) -> Result<u64, WireError> {
-    let token = number(message)?;
-    if message.len() > 9 {
-        return Err(WireError::Invalid(
-            format!(
-                "a ping or pong has 9 bytes, and this one has {}",
-                message.len()
-            )
-            .into(),
-        ));
-    }
-    Ok(token)
 }
 
 fn check_magic(rest: &[u8]) -> Result<(), WireError> {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::Connection;
 use crate::error::Result;
@@ -106,9 +106,12 @@ impl<L: Link> ConnectionSender<L> {
     /// # Errors
     /// As there.
     pub async fn flush(&mut self) -> Result<()> {
+        let mut timer = None;
         poll_fn(|cx| {
             let waker = self.0.tasks.join(1, cx.waker());
-            self.0.lock().poll_flush(&mut Context::from_waker(&waker))
+            self.0
+                .lock()
+                .poll_flush_in_time(&mut Context::from_waker(&waker), &mut timer)
         })
         .await
     }
@@ -116,16 +119,19 @@ impl<L: Link> ConnectionSender<L> {
     /// Writes what is queued and closes in good order; the other half receives to the end.
     ///
     /// # Errors
-    /// Why writing failed.
-    pub async fn close(mut self) -> Result<()> {
-        self.flush().await?;
-        poll_fn(|cx| {
+    /// As [`Connection::close`].
+    pub async fn close(self) -> Result<()> {
+        let timeout = self.0.lock().close_timeout;
+        let close = poll_fn(|cx| {
             let waker = self.0.tasks.join(1, cx.waker());
-            self.0
-                .lock()
-                .link
-                .poll_close(&mut Context::from_waker(&waker))
-        })
-        .await
+            let mut cx = Context::from_waker(&waker);
+            let mut connection = self.0.lock();
+            match connection.poll_flush(&mut cx) {
+                Poll::Ready(Ok(())) => connection.link.poll_close(&mut cx),
+                result => result,
+            }
+        });
+        let result = tokio::time::timeout(timeout, close).await;
+        result.unwrap_or_else(|_| Err(self.0.lock().unclosed()))
     }
 }

@@ -130,17 +130,17 @@ fn the_oldest_is_dropped_whole_and_never_one_that_is_partly_written() {
                 .push(&stream(), None, &Message::from(vec![i; big]).by_ref())
                 .unwrap();
         }
-        assert_eq!(queue.drop_oldest(), Some(big + 4));
+        assert_eq!(queue.drop_oldest(usize::MAX), Some(big + 4));
         assert_eq!(queue.advance(2), 0);
         assert_eq!(
-            queue.drop_oldest(),
+            queue.drop_oldest(usize::MAX),
             Some(big + 4),
             "message 2, since 1 is on its way"
         );
         let rest = [&frame(&vec![1; big])[2..], &frame(&vec![3; big])].concat();
         assert_eq!(queue.bytes(), rest.len());
         assert_eq!(written(&mut queue, 5), rest);
-        assert_eq!(queue.drop_oldest(), None);
+        assert_eq!(queue.drop_oldest(usize::MAX), None);
     }
 }
 
@@ -183,9 +183,45 @@ fn transports_with_messages_of_their_own_get_them_back() {
             .push(&Encoding::Messages, None, &Message::from(text).by_ref())
             .unwrap();
     }
-    assert_eq!(queue.drop_oldest(), Some(3 + SLOT));
+    assert_eq!(queue.drop_oldest(usize::MAX), Some(3 + SLOT));
     assert!(!queue.is_empty());
     assert_eq!(queue.pop_message().unwrap(), "");
     assert_eq!(queue.pop_message().unwrap(), "three");
     assert!(queue.pop_message().is_none() && queue.is_empty());
+}
+
+#[test]
+fn what_the_peer_or_the_protocol_waits_for_is_not_dropped_and_is_counted() {
+    let kinds = [
+        Header::Data,
+        Header::Hello,
+        Header::Reply { id: 1 },
+        Header::Data,
+        Header::Pong { token: 2 },
+        Header::Failure { id: 3, code: 4 },
+        Header::Data,
+    ];
+    for (encoding, step) in [(stream(), 3), (Encoding::Messages, 1)] {
+        let mut queue = OutQueue::new(true);
+        for header in kinds {
+            queue
+                .push(&encoding, Some(header), &Message::from("x").by_ref())
+                .unwrap();
+        }
+        let answers = queue.answers();
+        assert!(answers > 13 + 14);
+        assert_eq!(queue.drop_to(0), 2, "never the newest");
+        assert_eq!((queue.messages(), queue.answers()), (5, answers));
+        if let Encoding::Messages = encoding {
+            while queue.pop_message().is_some() {}
+        } else {
+            let all = written(&mut queue, step);
+            assert_eq!(all[4], 0x00, "the greeting stays first");
+        }
+        assert_eq!((queue.messages(), queue.answers()), (0, 0));
+        assert_eq!(
+            (queue.take_controls(), queue.take_controls()),
+            (Some(2), Some(0))
+        );
+    }
 }

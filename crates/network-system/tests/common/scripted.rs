@@ -24,6 +24,8 @@ pub struct Script {
     writes: Vec<Write>,
     /// Bytes that a write may take; `None` for any number.
     pub room: Option<usize>,
+    /// Whether writes fail.
+    pub broken: bool,
     waker: Option<Waker>,
 }
 
@@ -99,6 +101,9 @@ impl AsyncWrite for Scripted {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut script = self.0.lock().unwrap();
+        if script.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let all = slices.iter().flat_map(|slice| slice.iter().copied());
         let bytes: Vec<u8> = all.take(script.room.unwrap_or(usize::MAX)).collect();
         if bytes.is_empty() {

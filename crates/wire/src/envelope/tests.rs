@@ -53,15 +53,9 @@ fn payload_is_the_rest() {
     for header in ALL {
         let mut message = put(header);
         let length = message.len();
+        // that of a ping or pong means nothing
         message.extend_from_slice(b"payload");
-        match header {
-            Header::Ping { .. } | Header::Pong { .. } => {
-                assert!(
-                    problem(&message[..length + 1]).contains("has 9 bytes, and this one has 10")
-                );
-            }
-            _ => assert_eq!(Header::parse(&message), Ok((header, length))),
-        }
+        assert_eq!(Header::parse(&message), Ok((header, length)));
     }
 }
 

@@ -52,21 +52,24 @@ fn wait_for_room(outbox: &Outbox, size: usize) -> Result<()> {
     }
 }
 
-/// The driver's `poll_write` with a transport that takes everything: bytes written, and the
-/// command if one came.
+/// The driver's write with a transport that takes everything: bytes written, and the command if
+/// one came.
 fn write(outbox: &Outbox, owned: &mut usize, waker: &Waker) -> (usize, Option<Command>) {
-    let mut queue = OutQueue::new(false);
     let (mut written, mut command) = (0, None);
-    while outbox.is_ready() {
-        command = outbox.take(&mut queue, usize::MAX, waker).or(command);
-        *owned = queue.bytes();
+    let mut hold = Hold {
+        owned,
+        command: &mut command,
+        most: usize::MAX,
+        tracks: false,
+    };
+    let mut cx = Context::from_waker(waker);
+    let mut queue = OutQueue::new(false);
+    let result = outbox.write(&mut queue, &mut hold, &mut cx, |_, queue| {
         written += queue.bytes();
         queue.advance(queue.bytes());
-    }
-    if *owned != 0 || outbox.has_waiters() {
-        *owned = 0;
-        outbox.set_owned(0);
-    }
+        Poll::Ready(Ok(()))
+    });
+    assert!(matches!(result, Poll::Ready(Ok(()))));
     (written, command)
 }
 
