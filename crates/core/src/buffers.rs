@@ -1,7 +1,8 @@
 //! Buffers that connections borrow from their thread only while they hold bytes, so that an idle
 //! connection owns none: [`ReadBuffer`]s to read into, [`WriteBuffer`]s to write from.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// What one read may bring at most: large enough that system calls do not dominate, small enough
 /// for the second-level cache.
@@ -24,22 +25,98 @@ pub(crate) const WRITE: usize = READ;
 /// in the middle of a batch.
 const SPARES: usize = 3;
 
-#[derive(Default)]
-struct Pool {
-    readers: Vec<ReadBuffer>,
-    writers: Vec<WriteBuffer>,
+/// The spare buffers of one sort. The one that was given back last is the next to be used, and
+/// lies where it takes a few instructions to get it.
+struct Spares<B> {
+    first: Cell<B>,
+    others: RefCell<Vec<B>>,
+}
+
+/// A buffer that spares are kept of.
+trait Spare: Default {
+    /// Whether it has memory.
+    fn exists(&self) -> bool;
+}
+
+impl<B: Spare> Spares<B> {
+    /// A spare buffer, or one without memory.
+    #[inline]
+    fn take(&self) -> B {
+        let first = self.first.take();
+        if first.exists() {
+            return first;
+        }
+        let others = self.others.try_borrow_mut().ok();
+        others
+            .and_then(|mut others| others.pop())
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn give(&self, buffer: B) {
+        let before = self.first.replace(buffer);
+        if before.exists() {
+            self.keep(before);
+        }
+    }
+
+    #[cold]
+    fn keep(&self, buffer: B) {
+        if let Ok(mut others) = self.others.try_borrow_mut()
+            && others.len() + 1 < SPARES
+        {
+            others.push(buffer);
+        }
+    }
+}
+
+/// Connections of the whole process that keep their empty buffers while they are busy: to fetch them
+/// for each batch costs as much as several messages. So few that they do not matter where many are
+/// busy, and where the spares, which all share, are the warmer ones.
+const KEEPERS: usize = 16;
+
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// The right of one connection to keep its buffers.
+pub(crate) struct Keep(());
+
+impl Keep {
+    /// `None` when enough others have it.
+    #[cold]
+    pub(crate) fn acquire() -> Option<Self> {
+        let one_more = |kept| (kept < KEEPERS).then_some(kept + 1);
+        let acquired = KEPT.try_update(Relaxed, Relaxed, one_more);
+        acquired.ok().map(|_| Self(()))
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Relaxed);
+    }
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const {
-        RefCell::new(Pool { readers: Vec::new(), writers: Vec::new() })
+    static READERS: Spares<ReadBuffer> = const {
+        Spares { first: Cell::new(ReadBuffer::new()), others: RefCell::new(Vec::new()) }
+    };
+    static WRITERS: Spares<WriteBuffer> = const {
+        Spares { first: Cell::new(WriteBuffer::new()), others: RefCell::new(Vec::new()) }
     };
 }
 
-/// `work` with this thread's pool; `None` at the end of the thread, when it may be gone already.
-fn pool<R>(work: impl FnOnce(&mut Pool) -> R) -> Option<R> {
-    let with = |pool: &RefCell<Pool>| pool.try_borrow_mut().ok().map(|mut pool| work(&mut pool));
-    POOL.try_with(with).ok().flatten()
+impl Spare for ReadBuffer {
+    #[inline]
+    fn exists(&self) -> bool {
+        self.exists()
+    }
+}
+
+impl Spare for WriteBuffer {
+    #[inline]
+    fn exists(&self) -> bool {
+        self.exists()
+    }
 }
 
 /// Zeroed memory with `size` bytes from the start of a page on, and where that is. An allocator
@@ -84,6 +161,7 @@ impl WriteBuffer {
     }
 
     /// Whether it has memory, used or not.
+    #[inline]
     pub(crate) fn exists(&self) -> bool {
         !self.memory.is_empty()
     }
@@ -98,17 +176,12 @@ impl WriteBuffer {
     /// `len` bytes of `block` are meant.
     #[inline(always)]
     pub(crate) fn put_block(&mut self, header: [u8; 4], block: &[u8; SLACK], len: usize) -> bool {
-        let Some(place) = self.memory.get_mut(self.end..) else {
+        let place = self.memory.get_mut(self.end..);
+        let Some(place) = place.and_then(|place| place.first_chunk_mut::<{ 4 + SLACK }>()) else {
             return false;
         };
-        let Some((head, rest)) = place.split_first_chunk_mut::<4>() else {
-            return false;
-        };
-        let Some(body) = rest.first_chunk_mut::<SLACK>() else {
-            return false;
-        };
-        *head = header;
-        *body = *block;
+        place[..4].copy_from_slice(&header);
+        place[4..].copy_from_slice(block);
         self.end += 4 + len;
         true
     }
@@ -154,13 +227,19 @@ impl WriteBuffer {
         }
     }
 
-    #[cold]
     fn grow(&mut self, more: usize) {
-        if self.memory.is_empty()
-            && let Some(spare) = pool(|pool| pool.writers.pop()).flatten()
-        {
-            *self = spare;
+        if self.memory.is_empty() {
+            // at the end of a thread the spares may be gone already
+            *self = WRITERS.try_with(Spares::take).unwrap_or_default();
+            if self.end + more + SLACK <= self.memory.len() {
+                return;
+            }
         }
+        self.enlarge(more);
+    }
+
+    #[cold]
+    fn enlarge(&mut self, more: usize) {
         self.compact();
         let needed = self.len() + more + SLACK;
         if self.page + needed > self.memory.len() {
@@ -205,11 +284,7 @@ impl WriteBuffer {
     pub(crate) fn give_back(mut self) {
         self.clear();
         if (1..=PAGE + WRITE + SLACK).contains(&self.memory.len()) {
-            pool(|pool| {
-                if pool.writers.len() < SPARES {
-                    pool.writers.push(self);
-                }
-            });
+            let _ = WRITERS.try_with(|spares| spares.give(self));
         }
     }
 }
@@ -228,22 +303,31 @@ pub(crate) struct ReadBuffer {
 }
 
 impl ReadBuffer {
+    /// A buffer without memory.
+    pub(crate) const fn new() -> Self {
+        Self {
+            memory: Vec::new(),
+            page: 0,
+            start: 0,
+            end: 0,
+            before: 0,
+        }
+    }
+
     /// An empty buffer from this thread's pool.
+    #[inline]
     pub(crate) fn borrow() -> Self {
-        pool(|pool| pool.readers.pop())
-            .flatten()
-            .unwrap_or_else(|| Self::with_room(FIRST))
+        match READERS.try_with(Spares::take) {
+            Ok(spare) if spare.exists() => spare,
+            _ => Self::with_room(FIRST),
+        }
     }
 
     /// Gives it back to the pool; what it holds is lost.
     pub(crate) fn give_back(mut self) {
         if self.exists() {
             self.clear();
-            pool(|pool| {
-                if pool.readers.len() < SPARES {
-                    pool.readers.push(self);
-                }
-            });
+            let _ = READERS.try_with(|spares| spares.give(self));
         }
     }
 
@@ -287,6 +371,25 @@ impl ReadBuffer {
         self.memory.get(position..).unwrap_or_default()
     }
 
+    /// Takes a whole frame behind a big-endian length of 4 bytes, no larger than `most` and before
+    /// `end` in this memory: where its payload is, and how long. `None` in every other case.
+    #[inline(always)]
+    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(usize, usize)> {
+        let length = self.memory.get(self.start..)?.first_chunk()?;
+        let len = u32::from_be_bytes(*length) as usize;
+        let position = self.start + 4;
+        if len > most || position + len > end {
+            return None;
+        }
+        self.start = position + len;
+        Some((position, len))
+    }
+
+    /// Where the unread bytes end.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
     /// Counts the first `n` unread bytes as read.
     #[inline(always)]
     pub(crate) fn consume(&mut self, n: usize) {
@@ -300,15 +403,20 @@ impl ReadBuffer {
 
     /// Prepares to read behind the unread bytes, or, when there are none, behind `before` bytes
     /// that [`filled`](Self::filled) will be given: new bytes come to the start of a page.
+    #[inline]
     pub(crate) fn room(&mut self, before: usize) -> &mut [u8] {
-        if self.start == self.end && before == 0 && self.end < self.memory.len() - SLACK {
+        let most = self.memory.len() - SLACK;
+        if self.start == self.end && before == 0 && self.end < most {
             // the common case
             (self.start, self.end) = (self.page, self.page);
-            let most = self.memory.len() - SLACK;
             let end = most.min(self.page + READ);
             return self.memory.get_mut(self.page..end).unwrap_or_default();
         }
-        let most = self.memory.len() - SLACK;
+        self.make_room(before, most)
+    }
+
+    #[inline(never)]
+    fn make_room(&mut self, before: usize, most: usize) -> &mut [u8] {
         if self.len() > 0 && self.start == self.before && most - self.end >= PAGE {
             // nothing was taken since: a peer that sends byte by byte shall not make us move what
             // it has sent each time
@@ -338,9 +446,11 @@ impl ReadBuffer {
     }
 
     /// Takes the first `n` bytes of the [`room`](Self::room) and puts `before` in front of them.
+    #[inline]
     pub(crate) fn filled(&mut self, before: &[u8], n: usize) {
         self.end += n;
-        if let Some(start) = self.start.checked_sub(before.len())
+        if !before.is_empty()
+            && let Some(start) = self.start.checked_sub(before.len())
             && let Some(place) = self.memory.get_mut(start..self.start)
         {
             place.copy_from_slice(before);
@@ -374,7 +484,7 @@ mod tests {
         let mut large = WriteBuffer::new();
         large.extend(&vec![0; PAGE + WRITE]);
         large.give_back();
-        POOL.with_borrow(|pool| assert!(pool.writers.is_empty()));
+        assert!(!WRITERS.with(Spares::take).exists());
         for _ in 0..2 * SPARES {
             let memory = vec![0];
             let (page, start, end) = (0, 0, 0);
@@ -389,9 +499,10 @@ mod tests {
         }
         ReadBuffer::default().give_back();
         WriteBuffer::new().give_back();
-        POOL.with_borrow(|pool| {
-            assert_eq!((pool.writers.len(), pool.readers.len()), (SPARES, SPARES));
-        });
+        for n in 0..=SPARES {
+            assert_eq!(READERS.with(Spares::take).exists(), n < SPARES);
+            assert_eq!(WRITERS.with(Spares::take).exists(), n < SPARES);
+        }
     }
 
     #[test]

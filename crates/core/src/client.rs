@@ -6,12 +6,11 @@ mod task;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +27,7 @@ use crate::outbox::Command;
 use crate::server::Sessions;
 use crate::session::{Session, block_on};
 use crate::statistics::{Counters, Statistics};
+use crate::worker::{Spawned, Workers};
 use offline::Offline;
 
 /// A client that connects, and connects again when the connection is lost.
@@ -37,7 +37,8 @@ use offline::Offline;
 /// [`close`](Self::close) writes what is queued first.
 pub struct Client<T> {
     shared: Arc<Shared>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// Threads that it runs on, where those are not the caller's runtime's.
+    _workers: Option<Workers>,
     transports: PhantomData<fn() -> T>,
 }
 
@@ -50,11 +51,14 @@ pub(crate) struct Shared {
     live: Mutex<Option<Session>>,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
-    /// The session that `on_connect` has let in, where messages wait for it.
-    begun: watch::Sender<u64>,
+    /// The session that `on_connect` has let in, and whether messages wait for it.
+    begun: watch::Sender<(u64, bool)>,
     stopping: CancellationToken,
+    task: OnceLock<Spawned>,
+    /// Its task has ended.
+    ended: CancellationToken,
     request_timeout: Duration,
-    /// Where its task runs, for blocking calls.
+    /// Whose timers it uses, for blocking calls.
     runtime: Handle,
     /// No sessions: a client's are in no table.
     sessions: Sessions,
@@ -307,19 +311,15 @@ impl<T> Client<T> {
     pub async fn close(self, deadline: Duration) {
         self.shared.stopping.cancel();
         self.shared.command(Command::Close(CloseReason::Shutdown));
-        let task = self
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(mut task) = task else { return };
-        if tokio::time::timeout(deadline, &mut task).await.is_err() {
+        let ended = self.shared.ended.cancelled();
+        if tokio::time::timeout(deadline, ended).await.is_err() {
             self.shared.command(Command::Cut(CloseReason::Cut));
-            if tokio::time::timeout(Duration::from_secs(1), &mut task)
+            let ended = self.shared.ended.cancelled();
+            if tokio::time::timeout(Duration::from_secs(1), ended)
                 .await
                 .is_err()
             {
-                task.abort();
+                self.shared.task.get().map(Spawned::abort);
             }
         }
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::SessionConfig;
+use crate::ticker::TICK;
 
-/// Waits after which a connection is busy, unless its timer had fired in between.
+/// Waits after which a connection is busy, unless its timer, where it needs one, had fired in between.
 const BUSY: u32 = 256;
 
 /// What is due.
@@ -99,10 +100,10 @@ impl Clock {
         }
     }
 
-    /// Whether the connection waits so often that a timer costs more than to be watched.
+    /// Counts a wait; whether there were so many that a timer costs more than to be watched.
     #[inline]
     pub(crate) fn is_busy(&mut self) -> bool {
-        self.waits += u32::from(self.timer.is_some());
+        self.waits = self.waits.saturating_add(1);
         self.waits >= BUSY
     }
 
@@ -113,6 +114,15 @@ impl Clock {
         if watched {
             self.timer = None;
         }
+    }
+
+    /// Somebody has told that it is no longer busy: for a tick at least nothing has moved.
+    pub(crate) fn set_quiet(&mut self) {
+        self.set_watched(false);
+        let now = Instant::now();
+        let quiet = now.checked_sub(TICK).unwrap_or(now);
+        self.active = self.active.max(quiet);
+        self.heard = self.heard.max(quiet);
     }
 
     /// Whether somebody else watches it.

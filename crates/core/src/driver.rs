@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use network_system_wire::envelope::Header;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use crate::buffers::Keep;
 use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
@@ -29,7 +30,7 @@ use crate::out_queue::OutQueue;
 use crate::outbox::{Command, Hold};
 use crate::requests::{self, Request, Serving};
 use crate::session::Session;
-use crate::statistics::{Counters, SAMPLE};
+use crate::statistics::{Counters, SAMPLE, add};
 use crate::ticker;
 
 /// While a handler is pending on a connection with an envelope, this many bytes are read ahead, so
@@ -43,6 +44,9 @@ const DROPPABLE_BATCH: usize = 64 * 1024;
 /// How long a connection whose peer sends without end keeps its thread, before the others there have
 /// their turn.
 const TURN: Duration = Duration::from_millis(1);
+/// Of the batches of a busy connection, one in so many is timed: a look at the clock takes as long
+/// as several messages.
+const SAMPLED: u32 = 8;
 /// Messages after which to look at the time within a batch.
 const STEPS: u64 = 64;
 /// How long a connection that this side closed waits for the peer to close too. Closing a socket
@@ -60,11 +64,17 @@ pub(crate) struct Driver<L, H> {
     /// Messages read while a handler was pending.
     ahead: VecDeque<Inbound>,
     ahead_bytes: usize,
-    /// When the batch that is being handled was read.
+    /// When the batch that is being handled was read, if `timed`; else an earlier one.
     batch_since: Instant,
+    timed: bool,
+    batches: u32,
+    /// How long the last one took that was timed, and the messages handled since.
+    latency: Duration,
+    unmeasured: u64,
     batch_messages: u64,
-    /// When this connection's turn on its thread began, and what it has done since.
-    turn_since: Instant,
+    /// When this connection's turn on its thread began, or was first looked at, and what it has
+    /// done since.
+    turn_since: Option<Instant>,
     steps: u64,
     /// Whether it has waited since, which starts another turn.
     waited: bool,
@@ -84,6 +94,9 @@ pub(crate) struct Driver<L, H> {
     /// Whether a message went out since the clock was told.
     moved: bool,
     next_sample: Instant,
+    /// Whether it may keep its buffers, because it is busy, and whether it does.
+    keep: Option<Keep>,
+    keeps: bool,
     close_timeout: Duration,
 }
 
@@ -102,8 +115,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             batch_since: Instant::now(),
+            timed: true,
+            batches: 0,
+            latency: Duration::ZERO,
+            unmeasured: 0,
             batch_messages: 0,
-            turn_since: Instant::now(),
+            turn_since: None,
             steps: 0,
             waited: false,
             idle: false,
@@ -115,6 +132,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
             command: None,
             moved: false,
             next_sample: Instant::now(),
+            keep: None,
+            keeps: false,
             close_timeout: config.close_timeout,
             link,
             session,
@@ -224,17 +243,21 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// was read to while it is handled.
     async fn serve(&mut self, inbox: &mut InQueue, session: &Session, handler: &H) -> CloseReason {
         loop {
-            let mut message = MessageRef::default();
-            match inbox.next(&mut message) {
-                Ok(true) => {}
-                Ok(false) => match self.next_batch(inbox).await {
-                    Ok(()) => continue,
-                    Err(reason) => return reason,
-                },
-                Err(error) => return CloseReason::from_error(error),
-            }
+            let message = if let Some(place) = inbox.next_quick() {
+                inbox.at(place)
+            } else {
+                let mut message = MessageRef::default();
+                match inbox.next(&mut message) {
+                    Ok(true) => message,
+                    Ok(false) => match self.next_batch(inbox).await {
+                        Ok(()) => continue,
+                        Err(reason) => return reason,
+                    },
+                    Err(error) => return CloseReason::from_error(error),
+                }
+            };
             self.batch_messages += 1;
-            if self.batch_messages.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
+            if self.batch_messages.is_multiple_of(STEPS) && self.is_turn_over() {
                 self.pause().await;
             }
             let mut call = pin!(handler.on_message(session, &message));
@@ -262,7 +285,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     ) -> CloseReason {
         loop {
             self.steps += 1;
-            if self.steps.is_multiple_of(STEPS) && self.is_turn_over(Instant::now()) {
+            if self.steps.is_multiple_of(STEPS) && self.is_turn_over() {
                 self.pause().await;
             }
             let result = match self.next_enveloped(inbox) {
@@ -305,18 +328,19 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
     async fn next_batch(&mut self, inbox: &mut InQueue) -> Result<(), CloseReason> {
         poll_fn(|cx| self.poll_batch(cx, inbox)).await?;
-        if self.is_turn_over(self.batch_since) {
+        if self.is_turn_over() {
             self.pause().await;
         }
         Ok(())
     }
 
-    fn is_turn_over(&mut self, now: Instant) -> bool {
+    fn is_turn_over(&mut self) -> bool {
         if std::mem::take(&mut self.waited) {
-            self.turn_since = now;
+            self.turn_since = None;
             return false;
         }
-        now.saturating_duration_since(self.turn_since) >= TURN
+        let now = Instant::now();
+        now.saturating_duration_since(*self.turn_since.get_or_insert(now)) >= TURN
     }
 
     /// Lets the other connections of this thread have their turn.
@@ -325,7 +349,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         // an error shows at the next write again
         poll_fn(|cx| Poll::Ready(self.poll_write(cx).is_ready())).await;
         tokio::task::yield_now().await;
-        self.turn_since = Instant::now();
+        self.turn_since = None;
     }
 
     /// The next message that has arrived already, on a connection with an envelope.
@@ -454,8 +478,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
         match filled {
             Poll::Ready(Ok(true)) => {
                 self.idle = false;
-                self.batch_since = Instant::now();
-                self.clock.heard(self.batch_since);
+                self.batches = self.batches.wrapping_add(1);
+                self.timed = !self.clock.is_watched() || self.batches.is_multiple_of(SAMPLED);
+                if self.timed {
+                    self.batch_since = Instant::now();
+                    self.clock.heard(self.batch_since);
+                }
                 return Poll::Ready(Ok(()));
             }
             Poll::Ready(Ok(false)) => return Poll::Ready(Err(CloseReason::Peer)),
@@ -463,7 +491,19 @@ impl<L: Link, H: Handler> Driver<L, H> {
             Poll::Pending => {}
         }
         self.waited = true;
-        self.poll_clock(cx).map(Err)
+        let due = self.poll_clock(cx);
+        if self.keeps != self.keep.is_some() {
+            self.set_keeps(inbox);
+        }
+        due.map(Err)
+    }
+
+    /// Keeps the buffers from now on, or gives them back.
+    #[cold]
+    fn set_keeps(&mut self, inbox: &mut InQueue) {
+        self.keeps = self.keep.is_some();
+        inbox.set_keeps(self.keeps);
+        lane::with(self.session.id(), |queue| queue.set_keeps(self.keeps));
     }
 
     /// While a handler is pending: goes on writing, and, where the envelope makes that useful,
@@ -667,7 +707,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if bytes == self.bytes_seen && self.batch_messages == 0 {
             return 0;
         }
-        self.sample(self.batch_since);
+        if self.timed {
+            self.sample(self.batch_since);
+        }
         let new = bytes - std::mem::replace(&mut self.bytes_seen, bytes);
         let messages = std::mem::take(&mut self.batch_messages);
         let traffic = &self.session.shared().traffic;
@@ -680,15 +722,24 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// After a write: remembers that messages moved, and how long the batch took.
     #[inline]
     fn tell_clock(&mut self, messages: u64) {
-        if std::mem::take(&mut self.moved) || messages > 0 {
+        let moved = std::mem::take(&mut self.moved) || messages > 0;
+        self.unmeasured += messages;
+        // nobody asks for the times of a busy connection
+        if moved && (self.timed || !self.clock.is_watched()) {
             let now = Instant::now();
             self.clock.active(now);
             self.sample(now);
             if messages > 0 {
-                self.counters
-                    .latency(now.saturating_duration_since(self.batch_since), messages);
+                self.latency = now.saturating_duration_since(self.batch_since);
+                self.count_latency();
             }
         }
+    }
+
+    /// The batch that was timed last stands for those that were not.
+    fn count_latency(&mut self) {
+        let messages = std::mem::take(&mut self.unmeasured);
+        self.counters.latency(self.latency, messages);
     }
 
     /// Keeps the totals of this moment for the rates, once in a while.
@@ -705,9 +756,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
             if !self.session.take_quiet() {
                 return Poll::Pending;
             }
-            self.clock.set_watched(false);
+            self.clock.set_quiet();
+            self.keep = None;
         } else if self.clock.is_busy() {
-            self.clock.set_watched(ticker::watch(&self.session));
+            let watched = ticker::watch(&self.session);
+            self.clock.set_watched(watched);
+            self.keep = watched.then(Keep::acquire).flatten();
         }
         loop {
             match self.clock.poll(cx) {
@@ -733,6 +787,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// Ends the connection: in good order where the peer is still there.
     async fn finish(mut self, mut inbox: InQueue, mut reason: CloseReason) -> CloseReason {
         self.count_received(&inbox);
+        self.count_latency();
         inbox.clear();
         if let CloseReason::Requested(text) = &reason
             && self.envelope.is_some()
@@ -806,11 +861,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
         }
         Ok(())
     }
-}
-
-/// Adds to a counter that only this task writes, which needs no atomic addition.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
 pin_project! {

@@ -17,13 +17,15 @@ use crate::out_queue::Encoding;
 /// Bytes that one read of a large message asks for at least.
 const MIN_READ: usize = 4 * 1024;
 
-/// Bytes of the default header.
-const LENGTH: usize = 4;
-
 /// Incoming messages, in order, as [`Source::poll_fill`](crate::Source::poll_fill) brings them.
 #[derive(Debug, Default)]
 pub struct InQueue {
     framing: Framing,
+    /// Whether it is the default one, and the largest message then.
+    is_default: bool,
+    most: usize,
+    /// Where the bytes end among which the quick way finds messages; 0 where it cannot.
+    quick_end: usize,
     /// What the last reads have brought, in a buffer of the thread.
     buffer: ReadBuffer,
     /// The unfinished message of a connection that waits, or one that is too large for the buffer:
@@ -39,6 +41,8 @@ pub struct InQueue {
     taken: Message,
     received: u64,
     end: End,
+    /// Whether an empty buffer stays here while there is nothing to read.
+    keeps: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,10 +56,17 @@ enum End {
     Finished,
 }
 
+/// Where a message is in the buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    position: usize,
+    len: usize,
+}
+
 /// Where the next message is.
 enum Found {
     /// In the buffer.
-    Buffer { position: usize, len: usize },
+    Buffer(Place),
     /// In `taken`.
     Taken,
     /// It has not come yet.
@@ -69,10 +80,30 @@ impl InQueue {
             Encoding::Stream(framing) => framing.clone(),
             Encoding::Messages => Framing::default(),
         };
+        let (is_default, most) = match &framing {
+            Framing::LengthPrefix(prefix) => (prefix.is_default_layout(), prefix.max_message),
+            _ => (false, 0),
+        };
         Self {
             framing,
+            is_default,
+            most,
             ..Self::default()
         }
+    }
+
+    /// The next message where it can be found in as few instructions as can be: a whole one in
+    /// the buffer, in the default framing.
+    #[inline(always)]
+    pub(crate) fn next_quick(&mut self) -> Option<Place> {
+        let (position, len) = self.buffer.take_frame(self.most, self.quick_end)?;
+        Some(Place { position, len })
+    }
+
+    /// The message that was found there.
+    #[inline(always)]
+    pub(crate) fn at(&self, place: Place) -> MessageRef<'_> {
+        MessageRef::new(self.buffer.from(place.position), place.len)
     }
 
     /// The next message that has come whole, in `into`; `false` when there is none.
@@ -82,37 +113,27 @@ impl InQueue {
     ///
     /// # Errors
     /// The peer broke the protocol or a limit; the connection is of no further use.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn next<'a>(&'a mut self, into: &mut MessageRef<'a>) -> Result<bool> {
+        if let Some(place) = self.next_quick() {
+            *into = self.at(place);
+            return Ok(true);
+        }
         match self.find()? {
-            Found::Buffer { position, len } => into.set(self.buffer.from(position), len),
+            Found::Buffer(place) => *into = self.at(place),
             Found::Taken => *into = self.taken.by_ref(),
             Found::Nothing => return Ok(false),
         }
         Ok(true)
     }
 
-    #[inline(always)]
+    /// Every framing, and the end of a batch.
+    #[inline(never)]
     fn find(&mut self) -> Result<Found> {
         let input = self.buffer.unread();
         if input.len() <= self.examined || !self.rest.is_empty() {
             return self.find_rest();
         }
-        if let Framing::LengthPrefix(prefix) = &self.framing
-            && let Some(len) = prefix.whole(input)
-        {
-            let position = self.buffer.start() + LENGTH;
-            self.buffer.consume(LENGTH + len);
-            self.examined = 0;
-            return Ok(Found::Buffer { position, len });
-        }
-        self.decode()
-    }
-
-    /// Every framing, and the end of a batch.
-    #[inline(never)]
-    fn decode(&mut self) -> Result<Found> {
-        let input = self.buffer.unread();
         match self.framing.decode(input, self.examined)? {
             Decoded::Frame(Frame { consumed: 0, .. }) => Err(stuck()),
             Decoded::Frame(Frame {
@@ -122,10 +143,8 @@ impl InQueue {
                 let position = self.buffer.start() + range.start;
                 self.buffer.consume(consumed);
                 self.examined = 0;
-                Ok(Found::Buffer {
-                    position,
-                    len: range.len(),
-                })
+                let len = range.len();
+                Ok(Found::Buffer(Place { position, len }))
             }
             Decoded::Frame(Frame {
                 payload: Payload::Owned(bytes),
@@ -192,7 +211,7 @@ impl InQueue {
     fn finish(&mut self) -> Result<Found> {
         self.end = End::Finished;
         self.rest.extend_from_slice(self.buffer.unread());
-        std::mem::take(&mut self.buffer).give_back();
+        self.give_back();
         let last = self.framing.finish(&self.rest).map_err(|error| {
             Error::from(error)
                 .into_kind(ErrorKind::ReceiveFailed)
@@ -230,6 +249,11 @@ impl InQueue {
         } else {
             ready!(self.poll_read_buffer(cx, from))?
         };
+        if self.is_default && self.rest.is_empty() {
+            self.quick_end = self.buffer.end();
+            // this framing finds its place again at once
+            self.examined = 0;
+        }
         self.received += n as u64;
         if n > 0 {
             return Poll::Ready(Ok(true));
@@ -271,8 +295,10 @@ impl InQueue {
                 // a connection that waits keeps no more memory than its peer has filled
                 if self.buffer.len() > 0 {
                     self.rest = BytesMut::from(self.buffer.unread());
+                } else if self.keeps {
+                    return Poll::Pending;
                 }
-                std::mem::take(&mut self.buffer).give_back();
+                self.give_back();
                 Poll::Pending
             }
         }
@@ -288,7 +314,7 @@ impl InQueue {
     ) -> Poll<std::io::Result<usize>> {
         if self.buffer.exists() {
             self.rest.extend_from_slice(self.buffer.unread());
-            std::mem::take(&mut self.buffer).give_back();
+            self.give_back();
         }
         let missing = self.needed.saturating_sub(self.rest.len());
         let step = missing.clamp(MIN_READ, self.rest.len().max(READ));
@@ -309,8 +335,22 @@ impl InQueue {
     pub fn clear(&mut self) {
         self.whole.clear();
         self.rest = BytesMut::new();
-        std::mem::take(&mut self.buffer).give_back();
+        self.give_back();
         self.examined = 0;
+    }
+
+    /// Whether to keep an empty buffer while there is nothing to read.
+    pub(crate) fn set_keeps(&mut self, keeps: bool) {
+        self.keeps = keeps;
+        if !keeps && self.buffer.len() == 0 {
+            self.give_back();
+        }
+    }
+
+    /// Gives the buffer back to the thread; what is in it is lost.
+    fn give_back(&mut self) {
+        self.quick_end = 0;
+        std::mem::take(&mut self.buffer).give_back();
     }
 }
 

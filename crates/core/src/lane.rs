@@ -1,7 +1,8 @@
 //! The lane of the running connection: while a connection's own task is being polled, its queue
 //! lies in a thread-local, so that its handler sends without a lock.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 
 use crate::out_queue::OutQueue;
 
@@ -11,43 +12,54 @@ pub(crate) const NOBODY: u64 = 0;
 /// The queue of the connection whose task this thread polls now.
 struct Lane {
     /// The session's id, or [`NOBODY`].
-    owner: u64,
-    queue: Option<Box<OutQueue>>,
+    owner: Cell<u64>,
+    /// Away while it is worked with. Nothing is in here at a thread's end, so it needs no
+    /// destructor, after which one would have to ask at each access.
+    queue: Cell<Option<ManuallyDrop<Box<OutQueue>>>>,
 }
 
 thread_local! {
-    static LANE: RefCell<Lane> = const {
-        RefCell::new(Lane { owner: NOBODY, queue: None })
+    static LANE: Lane = const {
+        Lane { owner: Cell::new(NOBODY), queue: Cell::new(None) }
     };
+}
+
+/// Puts a queue back, also when the work with it panics (a codec of the user's may).
+struct Borrowed<'a> {
+    lane: &'a Lane,
+    queue: Option<ManuallyDrop<Box<OutQueue>>>,
+}
+
+impl Drop for Borrowed<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.lane.queue.set(self.queue.take());
+    }
 }
 
 /// Runs `work` with the queue of session `owner`, if its task is the one that runs here.
 #[inline(always)]
 pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Option<R> {
-    LANE.try_with(|lane| {
-        let mut lane = lane.try_borrow_mut().ok()?;
-        if lane.owner != owner {
+    LANE.with(|lane| {
+        if lane.owner.get() != owner {
             return None;
         }
-        lane.queue.as_deref_mut().map(work)
+        let queue = lane.queue.take();
+        let mut borrowed = Borrowed { lane, queue };
+        borrowed.queue.as_deref_mut().map(|queue| work(queue))
     })
-    .ok()
-    .flatten()
 }
 
 /// Takes the queue of session `owner` away for good: the rest of this [`enter`] finds none.
 #[cold]
 pub(crate) fn leave(owner: u64) -> Option<Box<OutQueue>> {
-    LANE.try_with(|lane| {
-        let mut lane = lane.try_borrow_mut().ok()?;
-        if lane.owner != owner {
+    LANE.with(|lane| {
+        if lane.owner.get() != owner {
             return None;
         }
-        lane.owner = NOBODY;
-        lane.queue.take()
+        lane.owner.set(NOBODY);
+        lane.queue.take().map(ManuallyDrop::into_inner)
     })
-    .ok()
-    .flatten()
 }
 
 /// Lays `queue` into the lane as that of session `owner`, runs `work`, and takes it out again,
@@ -67,14 +79,11 @@ pub(crate) fn enter<R>(
         }
     }
     fn swap(owner: u64, queue: &mut Option<Box<OutQueue>>) -> u64 {
-        LANE.try_with(|lane| {
-            let Ok(mut lane) = lane.try_borrow_mut() else {
-                return 0;
-            };
-            std::mem::swap(&mut lane.queue, queue);
-            std::mem::replace(&mut lane.owner, owner)
+        LANE.with(|lane| {
+            let inner = queue.take().map(ManuallyDrop::new);
+            *queue = lane.queue.replace(inner).map(ManuallyDrop::into_inner);
+            lane.owner.replace(owner)
         })
-        .unwrap_or(0)
     }
     let outer = swap(owner, queue);
     let _restore = Restore { outer, queue };

@@ -32,6 +32,7 @@ mod statistics;
 mod stream;
 mod sync;
 mod ticker;
+pub mod worker;
 
 pub use network_system_wire as wire;
 
@@ -52,3 +53,4 @@ pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};
 pub use stream::StreamLink;
+pub use worker::Workers;

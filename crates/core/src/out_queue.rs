@@ -53,12 +53,14 @@ pub struct OutQueue {
     marked: (usize, usize),
     /// Bytes of what is queued that may be answers which the peer alone has caused.
     answers: usize,
-    /// The largest message that [`push_quick`](Self::push_quick) takes, if any, and up to how many
-    /// bytes in the queue.
-    quick: Option<usize>,
+    /// Messages shorter than this go the [quick](Self::push_quick) way, up to `high` bytes in the
+    /// queue.
+    quick: usize,
     high: usize,
     /// Where sizes are kept, the control messages that were written since this was last asked for.
     controls: u64,
+    /// Whether empty memory stays here.
+    keeps: bool,
 }
 
 /// What is known of a message where the oldest may be dropped.
@@ -119,26 +121,28 @@ impl OutQueue {
             marks: VecDeque::new(),
             marked: (0, 0),
             answers: 0,
-            quick: None,
+            quick: 0,
             high: 0,
             controls: 0,
+            keeps: false,
         }
     }
 
-    /// An empty queue that takes messages the [quick](Self::push_quick) way where `encoding` allows
-    /// it, up to `high` bytes.
-    pub(crate) fn quick(encoding: &Encoding, high: usize, tracks: bool) -> Self {
+    /// Takes messages the [quick](Self::push_quick) way where `encoding` allows it, up to `high`
+    /// bytes.
+    pub(crate) fn quick(self, encoding: &Encoding, high: usize) -> Self {
         let quick = match encoding {
-            Encoding::Stream(Framing::LengthPrefix(prefix)) if !tracks => {
-                let most = prefix.max_message.min(ZERO_COPY - 1);
-                prefix.is_default_layout().then_some(most)
+            Encoding::Stream(Framing::LengthPrefix(prefix))
+                if prefix.is_default_layout() && self.sizes.is_none() =>
+            {
+                ZERO_COPY.min(prefix.max_message.saturating_add(1))
             }
-            _ => None,
+            _ => 0,
         };
         Self {
             quick,
             high,
-            ..Self::new(tracks)
+            ..self
         }
     }
 
@@ -210,7 +214,7 @@ impl OutQueue {
     pub(crate) fn push_quick(&mut self, message: &MessageRef<'_>) -> bool {
         let len = message.len();
         let bytes = self.bytes + LENGTH + len;
-        if self.quick.is_none_or(|most| len > most) || bytes > self.high {
+        if len >= self.quick || bytes > self.high {
             return false;
         }
         // no larger than `most`, which fits
@@ -231,7 +235,7 @@ impl OutQueue {
     #[inline(never)]
     pub(crate) fn push_first(&mut self, message: &MessageRef<'_>) -> bool {
         let bytes = self.bytes + LENGTH + message.len();
-        if self.quick.is_none_or(|most| message.len() > most) || bytes > self.high {
+        if message.len() >= self.quick || bytes > self.high {
             return false;
         }
         self.room(LENGTH + message.len());
@@ -471,6 +475,7 @@ impl OutQueue {
 
     /// Removes the first `n` bytes, which have been written. Returns how many messages that
     /// completed (where sizes are not tracked, in groups).
+    #[inline]
     pub fn advance(&mut self, n: usize) -> usize {
         if n == self.bytes && self.sizes.is_none() {
             // the common case
@@ -478,7 +483,11 @@ impl OutQueue {
             self.forget();
             return done;
         }
-        let n = n.min(self.bytes);
+        self.advance_some(n.min(self.bytes))
+    }
+
+    #[inline(never)]
+    fn advance_some(&mut self, n: usize) -> usize {
         if n == 0 {
             return 0;
         }
@@ -513,9 +522,13 @@ impl OutQueue {
     /// Empties the queue.
     fn forget(&mut self) {
         self.tail.clear();
-        self.chunks.drain(..).for_each(Chunk::release);
-        self.marks.clear();
-        self.marked = (0, 0);
+        if !self.chunks.is_empty() {
+            self.chunks.drain(..).for_each(Chunk::release);
+        }
+        if !self.marks.is_empty() {
+            self.marks.clear();
+            self.marked = (0, 0);
+        }
         self.bytes = 0;
         self.messages = 0;
         self.answers = 0;
@@ -606,8 +619,18 @@ impl OutQueue {
         }
     }
 
+    /// Whether to keep empty memory instead of giving it back.
+    pub(crate) fn set_keeps(&mut self, keeps: bool) {
+        self.keeps = keeps;
+        self.release();
+    }
+
     /// Gives the memory of an empty queue back.
+    #[inline]
     pub(crate) fn release(&mut self) {
+        if self.keeps {
+            return;
+        }
         if self.is_empty() && self.tail.exists() {
             std::mem::take(&mut self.tail).give_back();
         }

@@ -7,8 +7,7 @@ mod signals;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
 use crate::link::{Bound, Transports};
 use crate::statistics::{Counters, Statistics};
+use crate::worker::{self, Workers};
 
 /// How long a shutdown waits for tasks that were cut off; only a handler that blocks its thread
 /// needs longer.
@@ -34,7 +34,8 @@ const AFTER_CUT: Duration = Duration::from_secs(1);
 pub struct Server<T> {
     shared: Arc<Shared>,
     listening: Vec<Address>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Its own threads, where it does not live in the caller's runtime.
+    workers: Option<Workers>,
     transports: PhantomData<fn() -> T>,
 }
 
@@ -45,8 +46,6 @@ struct Shared {
     tracker: TaskTracker,
     /// No more connections are accepted.
     stopping: CancellationToken,
-    /// Worker threads may end.
-    ended: CancellationToken,
 }
 
 /// What a shutdown did.
@@ -127,7 +126,6 @@ impl<T: Transports> Server<T> {
             counters: Arc::new(Counters::new()),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
         });
         let acceptor = accept::Acceptor {
             shared: shared.clone(),
@@ -137,10 +135,12 @@ impl<T: Transports> Server<T> {
         let server = Self {
             shared,
             listening,
-            threads: Mutex::default(),
+            workers: (config.workers > 0)
+                .then(|| Workers::new(config.workers))
+                .transpose()?,
             transports: PhantomData,
         };
-        server.serve(acceptor, per_worker, config.workers).await?;
+        server.serve(acceptor, per_worker).await?;
         for address in &server.listening {
             tracing::info!(%address, workers = config.workers, "listening");
         }
@@ -152,30 +152,22 @@ impl<T: Transports> Server<T> {
         &self,
         acceptor: accept::Acceptor<H>,
         per_worker: Vec<Vec<accept::Assigned<T::Bound>>>,
-        workers: usize,
     ) -> Result<()> {
         let mut starts = Vec::new();
         for (n, assigned) in per_worker.into_iter().enumerate() {
-            let acceptor = acceptor.clone();
-            if workers == 0 {
+            let Some(workers) = &self.workers else {
                 acceptor.listen(assigned)?;
                 continue;
-            }
+            };
             let (started, start) = tokio::sync::oneshot::channel();
-            let ended = self.shared.ended.clone();
-            let thread = std::thread::Builder::new().name(format!("netsys-worker-{n}"));
-            let thread = thread.spawn(move || accept::worker(acceptor, assigned, started, ended));
-            let thread = thread.map_err(|error| Error::from_io("start a worker thread", error))?;
-            self.threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(thread);
+            let acceptor = acceptor.clone();
+            workers.run_on(n, move || {
+                let _ = started.send(acceptor.listen(assigned));
+            });
             starts.push(start);
         }
         for start in starts {
-            start.await.map_err(|_| {
-                Error::new(ErrorKind::Internal, "start a worker").because("its thread ended")
-            })??;
+            start.await.map_err(|_| worker::gone())??;
         }
         Ok(())
     }
@@ -232,7 +224,6 @@ impl<T: Transports> Server<T> {
                 );
             }
         }
-        shared.ended.cancel();
         self.join_workers().await;
         let report = self.report(&before, began.elapsed());
         tracing::info!(
@@ -263,10 +254,10 @@ impl<T: Transports> Server<T> {
     }
 
     async fn join_workers(&self) {
-        let threads: Vec<_> = {
-            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            threads.drain(..).collect()
+        let Some(workers) = &self.workers else {
+            return;
         };
+        let threads = workers.end();
         let join = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // a worker that panicked has nothing left to give back
@@ -282,7 +273,6 @@ impl<T> Drop for Server<T> {
         self.shared.stopping.cancel();
         self.shared.tracker.close();
         self.shared.sessions.cut();
-        self.shared.ended.cancel();
     }
 }
 

@@ -150,7 +150,11 @@ impl Session {
     /// An empty queue for the session's own task.
     pub(crate) fn new_queue(&self) -> OutQueue {
         let shared = &*self.0;
-        OutQueue::quick(&shared.encoding, shared.outbox.high(), self.tracks_sizes())
+        let queue = OutQueue::new(self.tracks_sizes());
+        if shared.info.envelope {
+            return queue;
+        }
+        queue.quick(&shared.encoding, shared.outbox.high())
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -202,7 +206,19 @@ impl Session {
     /// is to reject, [`ErrorKind::InvalidArgument`] when the framing cannot carry the message.
     #[inline(always)]
     pub fn send(&self, message: impl IntoMessage) -> Sending<'_> {
+        if message.lend(|message| self.send_quick(message)) == Some(true) {
+            return Sending(None);
+        }
         self.send_with(self.data_header(), message)
+    }
+
+    /// The way of nearly all messages from the session's own handler; `false` when anything is
+    /// different, and nothing is queued then.
+    #[inline(always)]
+    fn send_quick(&self, message: &MessageRef<'_>) -> bool {
+        let shared = &*self.0;
+        shared.outbox.foreign_bytes() == 0
+            && lane::with(shared.id, |queue| queue.push_quick(message)) == Some(true)
     }
 
     /// As [`send`](Self::send), but waits for room whatever the policy.
@@ -514,23 +530,12 @@ impl Session {
         self.0.info.envelope.then_some(Header::Data)
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn send_with(
         &self,
         header: Option<Header>,
         message: impl IntoMessage,
     ) -> Sending<'_> {
-        let quick = message.lend(|message| {
-            let shared = &*self.0;
-            header.is_none()
-                && shared.outbox.foreign_bytes() == 0
-                && lane::with(shared.id, |queue| {
-                    queue.push_quick(message) || queue.push_first(message)
-                }) == Some(true)
-        });
-        if quick == Some(true) {
-            return Sending(None);
-        }
         match message.lend(|message| self.offer(header, message)) {
             Some(Ok(true)) => Sending(None),
             Some(Ok(false)) => Sending::waiting(self, header, message.into()),
@@ -649,6 +654,13 @@ impl Session {
     /// has to wait or fail.
     #[inline(never)]
     fn offer(&self, header: Option<Header>, message: &MessageRef<'_>) -> Result<bool> {
+        let shared = &*self.0;
+        if header.is_none()
+            && shared.outbox.foreign_bytes() == 0
+            && lane::with(shared.id, |queue| queue.push_first(message)) == Some(true)
+        {
+            return Ok(true);
+        }
         match self.try_offer(header, message) {
             Ok(false) => self.full(),
             result => result,
@@ -766,8 +778,10 @@ pub(crate) fn block_on<T>(runtime: &Handle, work: impl Future<Output = Result<T>
 }
 
 /// What [`Session::send`] returns: ready at once, unless the outbox is full and the policy is to
-/// wait. Dropping it while it waits takes the message back.
+/// wait. Dropping it while it waits takes the message back. The default has nothing to send and is
+/// ready: for a handler that sends only sometimes, and returns this as its future.
 #[must_use = "the outbox may be full; await it to wait for room and to learn of errors"]
+#[derive(Default)]
 pub struct Sending<'a>(
     /// `None` when it is done: as small as can be, since nearly all are. An `Arc` because the code
     /// that drops one is so short that it is inlined, a `Mutex` because an `Arc` asks for `Sync`;

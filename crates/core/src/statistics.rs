@@ -15,6 +15,8 @@ use crate::close::CloseReason;
 
 /// Threads that count apart from each other; more share.
 const SHARDS: usize = 16;
+/// The numbers of workers that have a shard of their own begin here.
+const OWN: usize = SHARDS;
 /// How far back the rates look.
 const WINDOW: Duration = Duration::from_secs(5);
 /// How often the totals are remembered for them.
@@ -114,6 +116,8 @@ struct Shard {
 /// The counters of one server or client.
 pub(crate) struct Counters {
     shards: [Shard; SHARDS],
+    /// Each is written by one worker only, which needs no atomic addition.
+    own: [Shard; SHARDS],
     active: AtomicUsize,
     total: AtomicU64,
     over_cap: AtomicU64,
@@ -134,12 +138,14 @@ struct Sample {
     totals: [u64; 4],
 }
 
+thread_local! {
+    static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
 /// A number for this thread, to spread threads over shards.
+#[inline]
 fn shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
     MINE.with(|mine| {
         if mine.get() == usize::MAX {
             mine.set(NEXT.fetch_add(1, Relaxed) % SHARDS);
@@ -148,10 +154,25 @@ fn shard() -> usize {
     })
 }
 
+/// Says that this thread is a worker, and which. The connections of one server or client are on
+/// workers with different numbers.
+pub(crate) fn set_worker(n: usize) {
+    if n < SHARDS {
+        MINE.set(OWN + n);
+    }
+}
+
+/// Adds to a counter that nobody else writes.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
 impl Counters {
     pub(crate) fn new() -> Self {
         Self {
             shards: Default::default(),
+            own: Default::default(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
             over_cap: AtomicU64::new(0),
@@ -197,25 +218,41 @@ impl Counters {
         self.active.load(Relaxed)
     }
 
+    /// Called by the connection's own task.
+    #[inline]
     pub(crate) fn received(&self, messages: u64, bytes: u64) {
-        let shard = &self.shards[shard()];
-        shard.messages_in.fetch_add(messages, Relaxed);
-        shard.bytes_in.fetch_add(bytes, Relaxed);
+        let shard = shard();
+        if let Some(own) = self.own.get(shard.wrapping_sub(OWN)) {
+            add(&own.messages_in, messages);
+            add(&own.bytes_in, bytes);
+        } else if let Some(shared) = self.shards.get(shard) {
+            shared.messages_in.fetch_add(messages, Relaxed);
+            shared.bytes_in.fetch_add(bytes, Relaxed);
+        }
     }
 
+    /// Called by the connection's own task.
+    #[inline]
     pub(crate) fn sent(&self, messages: u64, bytes: u64) {
-        let shard = &self.shards[shard()];
-        shard.messages_out.fetch_add(messages, Relaxed);
-        shard.bytes_out.fetch_add(bytes, Relaxed);
+        let shard = shard();
+        if let Some(own) = self.own.get(shard.wrapping_sub(OWN)) {
+            add(&own.messages_out, messages);
+            add(&own.bytes_out, bytes);
+        } else if let Some(shared) = self.shards.get(shard) {
+            shared.messages_out.fetch_add(messages, Relaxed);
+            shared.bytes_out.fetch_add(bytes, Relaxed);
+        }
     }
 
     pub(crate) fn dropped(&self, messages: u64) {
-        self.shards[shard()].dropped.fetch_add(messages, Relaxed);
+        let shard = &self.shards[shard() % SHARDS];
+        shard.dropped.fetch_add(messages, Relaxed);
     }
 
     /// Messages that a connection's end left unwritten wait for the next one.
     pub(crate) fn put_back(&self, messages: u64) {
-        self.shards[shard()].dropped.fetch_sub(messages, Relaxed);
+        let shard = &self.shards[shard() % SHARDS];
+        shard.dropped.fetch_sub(messages, Relaxed);
     }
 
     /// `messages` took `latency` each.
@@ -230,7 +267,7 @@ impl Counters {
 
     fn totals(&self) -> [u64; 4] {
         let mut sums = [0; 4];
-        for shard in &self.shards {
+        for shard in self.shards.iter().chain(&self.own) {
             let parts = [
                 &shard.messages_in,
                 &shard.messages_out,

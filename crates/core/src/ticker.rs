@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::session::{Session, WeakSession};
 
 /// How often it looks.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// What is watched, and whether the thread runs.
 static WATCHED: Mutex<(Vec<Watched>, bool)> = Mutex::new((Vec::new(), false));

@@ -56,7 +56,7 @@ pub use network_system_core::{
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, IntoMessage, Latency, Link,
     LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
     OutQueue, Outcome, Request, Result, Sending, Sent, Session, SessionStatistics, Sessions, Side,
-    Sink, Source, Statistics, StreamLink, Transports, ZERO_COPY, config, wire,
+    Sink, Source, Statistics, StreamLink, Transports, Workers, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 

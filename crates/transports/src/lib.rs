@@ -7,5 +7,7 @@ mod schemes;
 pub mod tcp;
 #[cfg(unix)]
 pub mod unix;
+mod watched;
 
 pub use schemes::{AnyBound, AnyLink, AnyListener, Schemes};
+pub use watched::Watched;

@@ -8,9 +8,8 @@ use network_system_core::{
     MemoryListener, OutQueue, Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
-use tokio::net::TcpStream;
 
-use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink};
+use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 #[cfg(unix)]
 use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 

@@ -1,16 +1,22 @@
 //! `tcp://host:port`: framed messages over TCP.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use network_system_core::config::{LinkConfig, SocketOptions};
+use network_system_core::worker::{Io, is_worker};
 use network_system_core::{
     Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, Result, StreamLink,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 
+use crate::watched::Watched;
+
+/// A connected TCP socket.
+pub type TcpStream = Watched<tokio::net::TcpStream, mio::net::TcpStream>;
 /// A message link over TCP.
 pub type TcpLink = StreamLink<TcpStream>;
 
@@ -24,9 +30,39 @@ pub struct TcpBound {
 
 /// Accepts TCP connections.
 pub struct TcpAcceptor {
-    listener: TcpListener,
+    listener: Listening,
     local: SocketAddr,
     config: LinkConfig,
+}
+
+/// Watched by whoever runs it.
+enum Listening {
+    Runtime(TcpListener),
+    Worker(Io<mio::net::TcpListener>),
+}
+
+impl Listening {
+    fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        Ok(if is_worker() {
+            Self::Worker(Io::new(mio::net::TcpListener::from_std(socket))?)
+        } else {
+            Self::Runtime(TcpListener::from_std(socket)?)
+        })
+    }
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Runtime(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Watched::Runtime(stream), peer))
+            }
+            Self::Worker(listener) => {
+                let accept = |listener: &mio::net::TcpListener| Ok((listener.accept()?, true));
+                let (stream, peer) = poll_fn(|cx| listener.poll_input(cx, accept)).await?;
+                Ok((Watched::Worker(Io::new(stream)?), peer))
+            }
+        }
+    }
 }
 
 /// Takes `address` for `workers` listeners. Where the system spreads connections over listeners
@@ -187,7 +223,7 @@ impl Bound for TcpBound {
     }
 
     fn start(self) -> Result<TcpAcceptor> {
-        let listener = TcpListener::from_std(self.socket)
+        let listener = Listening::new(self.socket)
             .map_err(|error| Error::from_io("listen on", error).peer(&self.address))?;
         Ok(TcpAcceptor {
             listener,
@@ -209,7 +245,7 @@ impl Listener for TcpAcceptor {
             let _ = apply(&SockRef::from(&stream), &self.config);
         }
         let local = if self.local.ip().is_unspecified() {
-            stream.local_addr().unwrap_or(self.local)
+            local_address(&stream).unwrap_or(self.local)
         } else {
             self.local
         };
@@ -243,7 +279,7 @@ pub async fn connect(address: &Address, config: &LinkConfig) -> Result<TcpLink> 
     for target in resolve(host, port, address).await? {
         match connect_to(target, config).await {
             Ok(stream) => {
-                let local = stream.local_addr();
+                let local = local_address(&stream);
                 let local = local.map_err(|e| Error::from_io("connect to", e).peer(address))?;
                 return Ok(link(stream, target, local, config));
             }
@@ -263,7 +299,20 @@ async fn connect_to(target: SocketAddr, config: &LinkConfig) -> io::Result<TcpSt
         TcpSocket::new_v6()
     }?;
     apply(&SockRef::from(&socket), config)?;
-    socket.connect(target).await
+    let stream = socket.connect(target).await?;
+    Ok(if is_worker() {
+        let stream = mio::net::TcpStream::from_std(stream.into_std()?);
+        Watched::Worker(Io::new(stream)?)
+    } else {
+        Watched::Runtime(stream)
+    })
+}
+
+fn local_address(stream: &TcpStream) -> io::Result<SocketAddr> {
+    match stream {
+        Watched::Runtime(stream) => stream.local_addr(),
+        Watched::Worker(stream) => stream.get_ref().local_addr(),
+    }
 }
 
 fn connect_error(error: io::Error, address: &Address) -> Error {

@@ -1,6 +1,7 @@
 //! `unix:///path`: framed messages over Unix sockets.
 
 use std::fs::{File, TryLockError};
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use network_system_core::config::LinkConfig;
+use network_system_core::worker::{Io, is_worker};
 use network_system_core::{
     Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, Result, StreamLink,
 };
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use tokio::net::unix::SocketAddr;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
+use crate::watched::Watched;
+
+/// A connected Unix socket.
+pub type UnixStream = Watched<tokio::net::UnixStream, mio::net::UnixStream>;
 /// A message link over a Unix socket.
 pub type UnixLink = StreamLink<UnixStream>;
 
@@ -28,9 +33,41 @@ pub struct UnixBound {
 
 /// Accepts connections on a path.
 pub struct UnixAcceptor {
-    listener: UnixListener,
+    listener: Listening,
     file: Arc<SocketFile>,
     config: LinkConfig,
+}
+
+/// Watched by whoever runs it.
+enum Listening {
+    Runtime(UnixListener),
+    Worker(Io<mio::net::UnixListener>),
+}
+
+impl Listening {
+    fn new(socket: StdListener) -> io::Result<Self> {
+        Ok(if is_worker() {
+            Self::Worker(Io::new(mio::net::UnixListener::from_std(socket))?)
+        } else {
+            Self::Runtime(UnixListener::from_std(socket)?)
+        })
+    }
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, Endpoint)> {
+        match self {
+            Self::Runtime(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let peer = named(peer.as_pathname());
+                Ok((Watched::Runtime(stream), peer))
+            }
+            Self::Worker(listener) => {
+                let accept = |listener: &mio::net::UnixListener| Ok((listener.accept()?, true));
+                let (stream, peer) = poll_fn(|cx| listener.poll_input(cx, accept)).await?;
+                let peer = named(peer.as_pathname());
+                Ok((Watched::Worker(Io::new(stream)?), peer))
+            }
+        }
+    }
 }
 
 /// The file of a listening socket; removed with the last listener, unless it is another's by then.
@@ -188,7 +225,7 @@ impl Bound for UnixBound {
     }
 
     fn start(self) -> Result<UnixAcceptor> {
-        let listener = UnixListener::from_std(self.socket)
+        let listener = Listening::new(self.socket)
             .map_err(|error| Error::from_io("listen on", error).peer(&self.address))?;
         Ok(UnixAcceptor {
             listener,
@@ -212,15 +249,15 @@ impl Listener for UnixAcceptor {
         let _ = apply(&SockRef::from(&stream), &self.config);
         Ok(link(
             stream,
-            named(&peer),
+            peer,
             Endpoint::Unix(Some(path.clone())),
             &self.config,
         ))
     }
 }
 
-fn named(address: &SocketAddr) -> Endpoint {
-    Endpoint::Unix(address.as_pathname().map(Path::to_owned))
+fn named(path: Option<&Path>) -> Endpoint {
+    Endpoint::Unix(path.map(Path::to_owned))
 }
 
 fn link(stream: UnixStream, peer: Endpoint, local: Endpoint, config: &LinkConfig) -> UnixLink {
@@ -244,13 +281,21 @@ pub async fn connect(address: &Address, config: &LinkConfig) -> Result<UnixLink>
             _ => error,
         }
     };
-    let stream = UnixStream::connect(path).await.map_err(failed)?;
+    let stream = tokio::net::UnixStream::connect(path)
+        .await
+        .map_err(failed)?;
     apply(&SockRef::from(&stream), config).map_err(failed)?;
     let local = stream.local_addr().map_err(failed)?;
+    let stream = if is_worker() {
+        let stream = stream.into_std().map_err(failed)?;
+        Watched::Worker(Io::new(mio::net::UnixStream::from_std(stream)).map_err(failed)?)
+    } else {
+        Watched::Runtime(stream)
+    };
     Ok(link(
         stream,
         Endpoint::Unix(Some(path.to_owned())),
-        named(&local),
+        named(local.as_pathname()),
         config,
     ))
 }

@@ -1,11 +1,11 @@
 //! How a client is configured: [`ClientBuilder`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use network_system_wire::Framing;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::offline::Offline;
@@ -22,6 +22,7 @@ use crate::requests::Request;
 use crate::server::Sessions;
 use crate::session::Session;
 use crate::statistics::Counters;
+use crate::worker::{self, Workers};
 
 /// Collects addresses, settings and event handlers; [`connect`](Self::connect) or
 /// [`start`](Self::start) makes a [`Client`].
@@ -32,6 +33,7 @@ pub struct ClientBuilder<T, H> {
     transports: T,
     config: ClientConfig,
     handler: H,
+    workers: Option<Workers>,
 }
 
 impl<T: Transports> ClientBuilder<T, Events<Ignore>> {
@@ -45,6 +47,7 @@ impl<T: Transports> ClientBuilder<T, Events<Ignore>> {
             transports,
             config: ClientConfig::default(),
             handler,
+            workers: None,
         }
     }
 }
@@ -75,6 +78,7 @@ impl<T: Transports, M> ClientBuilder<T, Events<M>> {
             transports: self.transports,
             config: self.config,
             handler,
+            workers: self.workers,
         }
     }
 
@@ -116,6 +120,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             transports: self.transports,
             config: self.config,
             handler,
+            workers: self.workers,
         }
     }
 
@@ -125,6 +130,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             transports,
             config: self.config,
             handler: self.handler,
+            workers: self.workers,
         }
     }
 
@@ -134,6 +140,12 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         self.config = config;
         addresses.append(&mut self.config.addresses);
         self.config.addresses = addresses;
+        self
+    }
+
+    /// Runs the client on one of these threads. Default: in the caller's runtime.
+    pub fn workers(mut self, workers: &Workers) -> Self {
+        self.workers = Some(workers.clone());
         self
     }
 
@@ -237,16 +249,19 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             return Err(Error::new(ErrorKind::InvalidArgument, "start the client")
                 .because("there is no address to connect to"));
         }
+        let services = self.workers.as_ref().and_then(Workers::services);
         let shared = Arc::new(Shared {
             state: watch::Sender::new(ClientState::Connecting { failures: 0 }),
             current: Mutex::default(),
             live: Mutex::default(),
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
-            begun: watch::Sender::new(0),
+            begun: watch::Sender::new((0, false)),
             stopping: CancellationToken::new(),
+            task: OnceLock::new(),
+            ended: CancellationToken::new(),
             request_timeout: config.session.request_timeout,
-            runtime: Handle::current(),
+            runtime: services.cloned().unwrap_or_else(Handle::current),
             sessions: Sessions::default(),
         });
         let handler = Arc::new(Outgoing {
@@ -271,7 +286,8 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     where
         H: Handler,
     {
-        self.task().map(|task| spawn(task, None))
+        let workers = self.workers.clone();
+        self.task().map(|task| spawn(task, None, workers))
     }
 
     /// Connects now, and keeps the connection from then on.
@@ -282,23 +298,55 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     where
         H: Handler,
     {
+        let workers = self.workers.clone();
         let mut task = self.task()?;
-        let link = task.round().await?;
-        let client = spawn(task, Some(link));
+        let client = match workers {
+            None => {
+                let link = task.round().await?;
+                spawn(task, Some(link), None)
+            }
+            Some(workers) => {
+                let (sender, receiver) = oneshot::channel();
+                let on = workers.clone();
+                // a link is made where it is used
+                let first = async move {
+                    let link = task.round().await;
+                    let _ = sender.send(link.map(|link| spawn(task, Some(link), Some(workers))));
+                };
+                on.run_on_next(|| drop(worker::spawn(first)));
+                receiver.await.map_err(|_| worker::gone())??
+            }
+        };
         client.connected().await?;
         Ok(client)
     }
 }
 
+/// Starts the task: where `link` was made, or else on one of the workers, if there are any.
 fn spawn<T: Transports, H: Handler>(
     task: Task<T, H>,
     link: Option<(T::Link, LinkConfig)>,
+    workers: Option<Workers>,
 ) -> Client<T> {
     let shared = task.shared.clone();
-    let handle = tokio::spawn(task.run(link));
+    let ended = shared.ended.clone().drop_guard();
+    let here = link.is_some();
+    let started = shared.clone();
+    let start = move || {
+        let life = async move {
+            let _ended = ended;
+            task.run(link).await;
+        };
+        // nobody else sets it
+        let _ = started.task.set(worker::spawn(life));
+    };
+    match &workers {
+        Some(workers) if !here => workers.run_on_next(start),
+        _ => start(),
+    }
     Client {
         shared,
-        task: Mutex::new(Some(handle)),
+        _workers: workers,
         transports: std::marker::PhantomData,
     }
 }

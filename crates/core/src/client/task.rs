@@ -189,7 +189,11 @@ impl<T: Transports, H: Handler> Task<T, H> {
     async fn flush(&self, session: &Session, before: &mut u64) {
         let shared = &self.shared;
         let mut begun = shared.begun.subscribe();
-        if begun.wait_for(|id| *id == session.id()).await.is_err() || !self.proves(session).await {
+        let waits = match begun.wait_for(|(id, _)| *id == session.id()).await {
+            Ok(begun) => begun.1,
+            Err(_) => false,
+        };
+        if !waits || !self.proves(session).await {
             return;
         }
         *before = session.statistics().messages_out;
@@ -330,17 +334,17 @@ impl<H: Handler> Handler for Outgoing<H> {
     async fn on_connect(&self, session: &Session) -> Result<()> {
         self.inner.on_connect(session).await?;
         let mut current = lock(&self.shared.current);
-        if self.shared.offline().level().0 > 0 {
-            // goes out first, when the connection has proved itself
-            self.shared.begun.send_replace(session.id());
-        } else {
+        let waits = self.shared.offline().level().0 > 0;
+        // what waits goes out first, when the connection has proved itself
+        self.shared.begun.send_replace((session.id(), waits));
+        if !waits {
             *current = Some(session.clone());
             self.shared.state.send_replace(ClientState::Connected);
         }
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_message(
         &self,
         session: &Session,

@@ -45,15 +45,6 @@ impl<'a> MessageRef<'a> {
         }
     }
 
-    /// Makes it the first `len` of `bytes`.
-    #[inline(always)]
-    pub(crate) fn set(&mut self, bytes: &'a [u8], len: usize) {
-        self.bytes = bytes;
-        self.len = len;
-        self.kind = MessageKind::Binary;
-        self.shared = None;
-    }
-
     /// The bytes.
     #[inline(always)]
     #[must_use]

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-
-use super::{AFTER_CUT, Shared};
+use super::Shared;
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::contain;
@@ -18,6 +15,7 @@ use crate::message::MessageRef;
 use crate::outbox::Command;
 use crate::requests::Request;
 use crate::session::Session;
+use crate::worker;
 
 /// After an error of `accept` (no file descriptors, say) the next try waits this long, twice as
 /// long after each further one.
@@ -45,18 +43,18 @@ impl<H> Clone for Acceptor<H> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// Starts one accept loop for each address in the current runtime.
+    /// Starts one accept loop for each address, on this worker or in the current runtime.
     pub(super) fn listen<B: Bound>(&self, assigned: Vec<Assigned<B>>) -> Result<()> {
         for (bound, config) in assigned {
             let listener = bound.start()?;
             let acceptor = self.clone();
             // tracked, so that the address is free when a shutdown is over
-            self.shared.tracker.spawn(async move {
+            let _ = worker::spawn(self.shared.tracker.track_future(async move {
                 let stopping = acceptor.shared.stopping.clone();
                 stopping
                     .run_until_cancelled(acceptor.accept(listener, Arc::new(config)))
                     .await;
-            });
+            }));
         }
         Ok(())
     }
@@ -109,10 +107,10 @@ impl<H: Handler> Acceptor<H> {
         };
         let handler = self.handler.clone();
         let driver = Driver::new(link, session, handler, shared.counters.clone(), config);
-        shared.tracker.spawn(async move {
+        let _ = worker::spawn(shared.tracker.track_future(async move {
             let mut registered = registered;
             registered.reason = Some(driver.run().await);
-        });
+        }));
     }
 }
 
@@ -126,7 +124,7 @@ impl<H: Handler> Handler for Admitting<H> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_message(
         &self,
         session: &Session,
@@ -175,37 +173,4 @@ impl Drop for Registered {
         self.shared.counters.disconnect(&reason);
         self.session.set_ended();
     }
-}
-
-/// The life of a worker thread: a runtime of its own, until the server has ended.
-pub(super) fn worker<H: Handler, B: Bound>(
-    acceptor: Acceptor<H>,
-    assigned: Vec<Assigned<B>>,
-    started: oneshot::Sender<Result<()>>,
-    ended: CancellationToken,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _ = started.send(Err(Error::from_io("start a worker's runtime", error)));
-            return;
-        }
-    };
-    runtime.block_on(async move {
-        let result = acceptor.listen(assigned);
-        let shared = &acceptor.shared;
-        let failed = result.is_err();
-        let _ = started.send(result);
-        if !failed {
-            ended.cancelled().await;
-            // after a shutdown nothing is left; without one, every connection still tells its end
-            shared.sessions.cut();
-            let _ = tokio::time::timeout(AFTER_CUT, shared.tracker.wait()).await;
-        }
-    });
-    // tasks of handlers that block must not hold the process
-    runtime.shutdown_background();
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use network_system::{Backoff, Client, Connection, Handler, MessageRef, Sending, Session};
+use network_system::{Backoff, Client, Connection, Handler, MessageRef, Sending, Session, Workers};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -15,7 +15,7 @@ use super::plan::Workload;
 use super::raw_client::MOST_CONNECTS;
 use super::raw_frames::closed;
 use super::roles::{ClientArgs, Outcome, Stopwatch, hold, publish};
-use super::statistics::{Flight, Latencies};
+use super::statistics::Latencies;
 use super::verify::{COUNT, ECHO, Pattern, Tally, request, sequence, set_sequence};
 
 /// A stream hands over this many bytes before it lets them be written: as raw, which writes from
@@ -37,9 +37,13 @@ pub fn run(args: &ClientArgs) -> Result<Outcome> {
 /// What a handler says to the main task: nothing at its end, or what failed.
 type Report<T> = mpsc::UnboundedSender<Result<T>>;
 
-fn client<H: Handler>(args: &ClientArgs, handler: H) -> Result<Client> {
+fn client<H: Handler>(args: &ClientArgs, workers: &Workers, handler: H) -> Result<Client> {
     let builder = Client::builder(&args.url).reconnect(Backoff::never());
-    builder.handler(handler).start().map_err(failed)
+    builder
+        .workers(workers)
+        .handler(handler)
+        .start()
+        .map_err(failed)
 }
 
 /// Reports the end of a connection that had not finished.
@@ -121,8 +125,10 @@ async fn stream(args: &ClientArgs) -> Result<Outcome> {
     let (report, mut reports) = mpsc::unbounded_channel();
     let pattern = Pattern::new(COUNT, args.size)?;
     let sent = Mutex::new(None);
+    let workers = Workers::new(1).map_err(failed)?;
     let _client = client(
         args,
+        &workers,
         Streamer {
             pattern,
             span: args.span(),
@@ -138,9 +144,6 @@ struct Load {
     pattern: Pattern,
     window: u64,
     span: Duration,
-    /// The clock is read once for this many messages of a connection: raw reads it once for each
-    /// read, which is a window, and one reading costs as much as a message.
-    clock_every: u64,
     watch: Stopwatch,
     latencies: Mutex<Latencies>,
     report: Report<Done>,
@@ -161,19 +164,26 @@ struct Echoer {
     end: AtomicU64,
     /// The sum of what came.
     received: AtomicU64,
+    /// The message whose time is taken: one of each window, as raw does, since a look at the clock
+    /// costs as much as a message. When it left, in nanoseconds.
+    timed: AtomicU64,
+    left: AtomicU64,
     /// Whether nothing more is to be sent.
     over: AtomicBool,
-    flight: Mutex<Flight>,
 }
 
+/// A message is numbered so many messages before it is sent, where one connection has the thread: a
+/// copy that reads what was just written in other pieces is slow. Raw numbers a whole window first.
+const AHEAD: usize = 16;
+
 thread_local! {
-    /// The message that is sent next. Numbered after the one before was sent: a copy that reads
-    /// what was just written in other pieces is slow.
+    /// The next messages to send, side by side.
     static NEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Echoer {
     /// Checks a message that came back; whether to send one for it.
+    #[inline(always)]
     fn turn(&self, message: &[u8]) -> Result<bool> {
         let load = &*self.load;
         let next = self.next.load(Relaxed);
@@ -181,8 +191,8 @@ impl Echoer {
         let received = self.received.load(Relaxed).wrapping_add(sum);
         self.received.store(received, Relaxed);
         self.next.store(next + 1, Relaxed);
-        if next.is_multiple_of(load.clock_every) {
-            self.look(next + 1);
+        if next == self.timed.load(Relaxed) {
+            self.look(next);
         }
         if self.over.load(Relaxed) {
             self.finish(next + 1);
@@ -191,25 +201,25 @@ impl Echoer {
         Ok(true)
     }
 
-    /// Looks at the time.
+    /// Takes the time of the message that has arrived, and of the one that is sent for it.
+    #[inline(never)]
     fn look(&self, arrived: u64) {
         let load = &*self.load;
         let now = load.watch.now();
-        let mut flight = guard(&self.flight);
-        flight.arrived(arrived, now, &mut guard(&load.latencies));
-        if now < load.span {
-            flight.left(self.end.load(Relaxed) + load.clock_every, now);
-        } else {
+        let left = Duration::from_nanos(self.left.load(Relaxed));
+        guard(&load.latencies).add(now.saturating_sub(left), load.window);
+        self.left.store(nanoseconds(now), Relaxed);
+        self.timed.store(arrived + load.window, Relaxed);
+        if now >= load.span {
             self.over.store(true, Relaxed);
         }
     }
 
     /// After the time: reports when everything is back.
+    #[cold]
     fn finish(&self, arrived: u64) {
         let load = &*self.load;
         if arrived == self.end.load(Relaxed) {
-            let latencies = &mut guard(&load.latencies);
-            guard(&self.flight).arrived(arrived, load.watch.now(), latencies);
             let _ = load.report.send(Ok(Done {
                 messages: arrived,
                 received: self.received.load(Relaxed),
@@ -218,17 +228,25 @@ impl Echoer {
     }
 
     /// Queues the next message.
+    #[inline(always)]
     fn send<'a>(&self, session: &'a Session) -> Sending<'a> {
+        let end = self.end.load(Relaxed);
+        self.end.store(end + 1, Relaxed);
+        let message = self.load.pattern.message();
+        let size = message.len();
         NEXT.with_borrow_mut(|bytes| {
-            let end = self.end.load(Relaxed);
-            if sequence(bytes) != Some(end) {
-                bytes.clear();
-                bytes.extend_from_slice(self.load.pattern.message());
-                set_sequence(bytes, end);
+            if bytes.len() != AHEAD * size {
+                *bytes = message.repeat(AHEAD);
             }
-            let sending = session.send(&bytes[..]);
-            self.end.store(end + 1, Relaxed);
-            set_sequence(bytes, end + 1);
+            let at = (end as usize % AHEAD) * size;
+            let Some(next) = bytes.get_mut(at..at + size) else {
+                return Sending::default();
+            };
+            if sequence(next) != Some(end) {
+                set_sequence(next, end);
+            }
+            let sending = session.send(&*next);
+            set_sequence(next, end + AHEAD as u64);
             sending
         })
     }
@@ -237,24 +255,25 @@ impl Echoer {
 impl Handler for Echoer {
     async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
         let load = &*self.load;
-        guard(&self.flight).left(load.window, load.watch.now());
+        self.left.store(nanoseconds(load.watch.now()), Relaxed);
         for _ in 0..load.window {
             self.send(session).await?;
         }
         Ok(())
     }
 
-    async fn on_message(
+    #[inline]
+    fn on_message(
         &self,
         session: &Session,
         message: &MessageRef<'_>,
-    ) -> network_system::Result<()> {
+    ) -> impl Future<Output = network_system::Result<()>> + Send {
         match self.turn(message) {
-            Ok(true) => self.send(session).await,
-            Ok(false) => Ok(()),
+            Ok(true) => self.send(session),
+            Ok(false) => Sending::default(),
             Err(error) => {
                 let _ = self.load.report.send(Err(error));
-                Ok(())
+                Sending::default()
             }
         }
     }
@@ -275,11 +294,11 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
         pattern: Pattern::new(ECHO, args.size)?,
         window,
         span: args.span(),
-        clock_every: (window / 8).max(4).min(window),
         watch: Stopwatch::start(),
         latencies: Mutex::new(Latencies::new()?),
         report,
     });
+    let workers = Workers::new(1).map_err(failed)?;
     let mut clients = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
         let echoer = Echoer {
@@ -287,10 +306,11 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
             next: AtomicU64::new(0),
             end: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            timed: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             over: AtomicBool::new(false),
-            flight: Mutex::default(),
         };
-        clients.push(client(args, echoer)?);
+        clients.push(client(args, &workers, echoer)?);
     }
     let (mut messages, mut sent, mut received) = (0, 0u64, 0u64);
     for _ in &clients {
@@ -347,6 +367,10 @@ async fn once(args: &ClientArgs, pattern: &Pattern) -> Result<(Connection, u64)>
         .map_err(failed)?
         .ok_or_else(closed)?;
     Ok((connection, pattern.check(&back, 0)?))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

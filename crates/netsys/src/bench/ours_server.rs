@@ -3,16 +3,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use network_system::{CloseReason, Handler, MessageRef, Server, Session};
+use network_system::{CloseReason, Handler, MessageRef, Sending, Server, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{ServerArgs, ready};
-use super::verify::{CONTROL_SIZE, COUNT, ECHO, Tally};
+use super::verify::{COUNT, ECHO, Tally};
 
 /// Serves until the process ends.
 pub fn run(args: &ServerArgs) -> Result<()> {
     runtime()?.block_on(async {
-        let server = Server::builder().listen(&args.listen).handler(Counting);
+        let server = Server::builder()
+            .listen(&args.listen)
+            .workers(1)
+            .handler(Counting);
         let server = server.start().await.map_err(failed)?;
         let local = server.listening().first();
         ready(&local.map(ToString::to_string).unwrap_or_default())?;
@@ -64,28 +67,30 @@ impl Tallies {
     }
 }
 
+#[inline(never)]
 fn count(id: u64, message: &[u8]) {
     TALLIES.with_borrow_mut(|tallies| tallies.of(id).add(message));
 }
 
 #[cold]
-fn tally(id: u64) -> [u8; CONTROL_SIZE] {
-    TALLIES.with_borrow_mut(|tallies| tallies.of(id).answer())
+fn answer(session: &Session) -> Sending<'_> {
+    session.send(TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).answer()))
 }
 
 impl Handler for Counting {
-    async fn on_message(
+    #[inline]
+    fn on_message(
         &self,
         session: &Session,
         message: &MessageRef<'_>,
-    ) -> network_system::Result<()> {
+    ) -> impl Future<Output = network_system::Result<()>> + Send {
         match message.first() {
-            Some(&ECHO) => session.send(message).await,
+            Some(&ECHO) => session.send(message),
             Some(&COUNT) => {
                 count(session.id(), message);
-                Ok(())
+                Sending::default()
             }
-            _ => session.send(tally(session.id())).await,
+            _ => answer(session),
         }
     }
 

@@ -1,0 +1,352 @@
+//! The loop of one worker thread: polls the tasks that can go on, then waits for events.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Registry, Token};
+use slab::Slab;
+
+use super::io::{Change, Slots};
+use crate::statistics::set_worker;
+
+/// The token of [`Home::alarm`].
+const ALARM: Token = Token(usize::MAX);
+/// Events that one look at the system brings at most.
+const EVENTS: usize = 256;
+/// How long to wait after the system could not say what has happened.
+const AFTER_ERROR: Duration = Duration::from_millis(5);
+
+type Work = Box<dyn FnOnce() + Send>;
+type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How the world reaches one worker.
+pub(super) struct Home {
+    /// What other threads want of it.
+    injected: Mutex<Vec<Injected>>,
+    /// Interrupts its wait.
+    alarm: mio::Waker,
+    pub(super) registry: Registry,
+    /// Sockets that came and went since it last looked.
+    changes: Mutex<Changes>,
+    changed: AtomicBool,
+    ending: AtomicBool,
+}
+
+enum Injected {
+    /// A task can go on.
+    Task(usize),
+    Work(Work),
+}
+
+#[derive(Default)]
+struct Changes {
+    list: Vec<Change>,
+    /// Tokens that were used before, and the first that was not.
+    free: Vec<usize>,
+    next: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Home {
+    pub(super) fn new(poll: &Poll) -> std::io::Result<Self> {
+        Ok(Self {
+            injected: Mutex::default(),
+            alarm: mio::Waker::new(poll.registry(), ALARM)?,
+            registry: poll.registry().try_clone()?,
+            changes: Mutex::default(),
+            changed: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs `work` on the worker's thread.
+    pub(super) fn run(&self, work: Work) {
+        self.inject(Injected::Work(work));
+    }
+
+    fn inject(&self, injected: Injected) {
+        let mut all = lock(&self.injected);
+        all.push(injected);
+        if all.len() == 1 {
+            drop(all);
+            self.sound();
+        }
+    }
+
+    fn sound(&self) {
+        if let Err(error) = self.alarm.wake() {
+            tracing::warn!(%error, "a worker cannot be woken");
+        }
+    }
+
+    /// Lets the worker end.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.sound();
+    }
+
+    /// A token for a socket that comes; `change` makes what the worker is to know of it.
+    pub(super) fn add(&self, change: impl FnOnce(usize) -> Change) -> Token {
+        let mut changes = lock(&self.changes);
+        let token = changes.free.pop().unwrap_or_else(|| {
+            changes.next += 1;
+            changes.next - 1
+        });
+        let change = change(token);
+        changes.list.push(change);
+        self.changed.store(true, Ordering::Release);
+        Token(token)
+    }
+
+    /// A socket has gone.
+    pub(super) fn remove(&self, token: Token) {
+        lock(&self.changes).list.push(Change::Gone(token.0));
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Does what has changed since. A token is free again only now, so that an event that was on
+    /// its way finds nobody else.
+    fn apply_changes(&self, slots: &mut Slots) {
+        if self.changed.load(Ordering::Acquire) {
+            let mut changes = lock(&self.changes);
+            self.changed.store(false, Ordering::Relaxed);
+            let Changes { list, free, .. } = &mut *changes;
+            list.drain(..).for_each(|change| slots.apply(change, free));
+        }
+    }
+}
+
+/// What a worker's thread knows of itself.
+struct Here {
+    /// Where its [`Home`] lies; 0 on other threads.
+    at: Cell<usize>,
+    home: RefCell<Option<Arc<Home>>>,
+    /// The tasks that can go on, in the order in which they were woken.
+    ready: RefCell<VecDeque<usize>>,
+    /// A task that is being polled is not in its place.
+    tasks: RefCell<Slab<Option<Task>>>,
+}
+
+thread_local! {
+    static HERE: Here = const {
+        Here {
+            at: Cell::new(0),
+            home: RefCell::new(None),
+            ready: RefCell::new(VecDeque::new()),
+            tasks: RefCell::new(Slab::new()),
+        }
+    };
+}
+
+struct Task {
+    future: TaskFuture,
+    wakeup: Arc<Wakeup>,
+    waker: Waker,
+}
+
+/// Wakes one task.
+struct Wakeup {
+    key: usize,
+    /// Whether it is among the ready ones. One that has ended may still be woken, and with it the
+    /// one that has its place then, to which that does no harm.
+    scheduled: AtomicBool,
+    home: Arc<Home>,
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let at = Arc::as_ptr(&self.home).addr();
+        let here = HERE.try_with(|here| {
+            here.at.get() == at && {
+                // another thread may do the same: the task is polled once more then
+                if !self.scheduled.load(Ordering::Relaxed) {
+                    self.scheduled.store(true, Ordering::Relaxed);
+                    here.ready.borrow_mut().push_back(self.key);
+                }
+                true
+            }
+        });
+        // a swap also when it is set: the task sees what was done before this
+        if here != Ok(true) && !self.scheduled.swap(true, Ordering::AcqRel) {
+            self.home.inject(Injected::Task(self.key));
+        }
+    }
+}
+
+/// Whether this thread is a worker.
+pub(super) fn is_here() -> bool {
+    HERE.try_with(|here| here.at.get() != 0).unwrap_or(false)
+}
+
+/// The worker whose thread this is.
+pub(super) fn home() -> Option<Arc<Home>> {
+    HERE.try_with(|here| here.home.borrow().clone()).ok()?
+}
+
+/// A task of a worker.
+pub(crate) struct Spawned(Arc<Wakeup>);
+
+impl Spawned {
+    pub(super) fn abort(&self) {
+        let wakeup = self.0.clone();
+        let same = move |task: &Task| Arc::ptr_eq(&task.wakeup, &wakeup);
+        let key = self.0.key;
+        self.0.home.run(Box::new(move || {
+            let task = HERE.with(|here| {
+                let mut tasks = here.tasks.borrow_mut();
+                let is_left = matches!(tasks.get(key), Some(Some(task)) if same(task));
+                is_left.then(|| tasks.remove(key))
+            });
+            drop(task);
+        }));
+    }
+}
+
+/// Starts a task on this worker, whose home is `home`.
+pub(super) fn spawn(home: Arc<Home>, future: TaskFuture) -> Spawned {
+    HERE.with(|here| {
+        let mut tasks = here.tasks.borrow_mut();
+        let place = tasks.vacant_entry();
+        let wakeup = Arc::new(Wakeup {
+            key: place.key(),
+            scheduled: AtomicBool::new(true),
+            home,
+        });
+        here.ready.borrow_mut().push_back(place.key());
+        place.insert(Some(Task {
+            future,
+            waker: wakeup.clone().into(),
+            wakeup: wakeup.clone(),
+        }));
+        Spawned(wakeup)
+    })
+}
+
+impl Here {
+    /// Polls everything that can go on now; what is woken meanwhile has its turn after the next
+    /// look at the sockets.
+    fn run_ready(&self) {
+        let turn = self.ready.borrow().len();
+        for _ in 0..turn {
+            let key = self.ready.borrow_mut().pop_front();
+            if let Some(key) = key {
+                self.run_task(key);
+            }
+        }
+    }
+
+    fn run_task(&self, key: usize) {
+        let task = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
+        let Some(mut task) = task else { return };
+        task.wakeup.scheduled.swap(false, Ordering::AcqRel);
+        let poll = || {
+            let ended = task
+                .future
+                .as_mut()
+                .poll(&mut Context::from_waker(&task.waker));
+            ended.is_pending().then_some(task)
+        };
+        // ends and panics drop the task in here, too
+        let left = catch_unwind(AssertUnwindSafe(poll));
+        let left = left.unwrap_or_else(|_| {
+            tracing::error!("a task of a worker has panicked");
+            None
+        });
+        let mut tasks = self.tasks.borrow_mut();
+        match left {
+            Some(task) => {
+                if let Some(place) = tasks.get_mut(key) {
+                    *place = Some(task);
+                }
+            }
+            None => drop(tasks.try_remove(key)),
+        }
+    }
+
+    fn drain(&self, home: &Home) {
+        for injected in std::mem::take(&mut *lock(&home.injected)) {
+            match injected {
+                Injected::Task(key) => self.ready.borrow_mut().push_back(key),
+                Injected::Work(work) => {
+                    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                        tracing::error!("the start of a task on a worker has panicked");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops the tasks that are left, which may wake and spawn others.
+    fn clear(&self) {
+        loop {
+            let left = std::mem::take(&mut *self.tasks.borrow_mut());
+            if left.is_empty() {
+                return;
+            }
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(left)));
+        }
+    }
+}
+
+/// The life of the worker's thread numbered `n`. When it is to end, its tasks have `grace` to end first.
+pub(super) fn run(home: Arc<Home>, poll: Poll, grace: Duration, n: usize) {
+    set_worker(n);
+    HERE.with(|here| {
+        here.at.set(Arc::as_ptr(&home).addr());
+        *here.home.borrow_mut() = Some(home.clone());
+        serve(here, &home, poll, grace);
+        here.clear();
+        *here.home.borrow_mut() = None;
+        here.at.set(0);
+    });
+}
+
+fn serve(here: &Here, home: &Home, mut poll: Poll, grace: Duration) {
+    let mut events = Events::with_capacity(EVENTS);
+    let mut slots = Slots::default();
+    let mut until: Option<Instant> = None;
+    loop {
+        here.run_ready();
+        let mut wait = None;
+        if home.ending.load(Ordering::Acquire) {
+            let until = *until.get_or_insert_with(|| Instant::now() + grace);
+            let left = until.saturating_duration_since(Instant::now());
+            let idle = here.tasks.borrow().is_empty() && lock(&home.injected).is_empty();
+            if idle || left.is_zero() {
+                return;
+            }
+            wait = Some(left);
+        }
+        if !here.ready.borrow().is_empty() {
+            wait = Some(Duration::ZERO);
+        }
+        if let Err(error) = poll.poll(&mut events, wait) {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                tracing::error!(%error, "a worker cannot wait for events");
+                std::thread::sleep(AFTER_ERROR);
+            }
+            continue;
+        }
+        home.apply_changes(&mut slots);
+        for event in &events {
+            if event.token() == ALARM {
+                here.drain(home);
+            } else {
+                slots.happened(event);
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Sockets on a worker: [`Io`], and how the loop tells them what has happened.
+
+use std::fmt;
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use mio::event::{Event, Source};
+use mio::{Interest, Token};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::executor::{self, Home};
+
+/// Whether a read that leaves room has taken everything, and what comes later is announced; only
+/// Windows wants to see "would block" before it announces again.
+const SHORT_READ_IS_LAST: bool = cfg!(not(windows));
+
+/// A socket that a worker watches. It may be used on another thread, too.
+pub struct Io<S: Source> {
+    source: S,
+    state: Arc<State>,
+    home: Arc<Home>,
+    token: Token,
+    input: Side,
+    output: Side,
+}
+
+/// What the worker knows of a socket.
+#[derive(Default)]
+pub(super) struct State {
+    input: Events,
+    output: Events,
+    /// No more will come: reading need not wait for events.
+    closed: AtomicBool,
+}
+
+/// What has happened to one direction, written by the worker alone.
+#[derive(Default)]
+struct Events {
+    count: AtomicU32,
+    wakers: Wakers,
+}
+
+/// What the user of a socket knows of one direction.
+#[derive(Default)]
+struct Side {
+    /// The events that have been made use of.
+    seen: u32,
+    /// The waker that the worker has, so that most waits need not look there.
+    known: Option<Waker>,
+}
+
+/// Whom to wake. In nearly all cases it is always the same, which is found without a lock; to wake
+/// it too often does no harm.
+#[derive(Default)]
+struct Wakers {
+    first: OnceLock<Waker>,
+    has_other: AtomicBool,
+    other: Mutex<Option<Waker>>,
+}
+
+impl Wakers {
+    fn wake(&self) {
+        if let Some(first) = self.first.get() {
+            first.wake_by_ref();
+        }
+        if self.has_other.load(Ordering::Acquire) {
+            let other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(other) = &*other {
+                other.wake_by_ref();
+            }
+        }
+    }
+
+    #[cold]
+    fn remember(&self, waker: &Waker) {
+        if self.first.set(waker.clone()).is_ok() {
+            return;
+        }
+        let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+        *other = Some(waker.clone());
+        self.has_other.store(true, Ordering::Release);
+    }
+}
+
+impl Events {
+    fn happened(&self) {
+        let count = self.count.load(Ordering::Relaxed);
+        self.count.store(count.wrapping_add(1), Ordering::Release);
+        self.wakers.wake();
+    }
+}
+
+impl Side {
+    /// Makes sure that the task is woken by the next event; whether it was not before, and events may
+    /// have come meanwhile.
+    #[inline]
+    fn remember(&mut self, events: &Events, cx: &Context<'_>) -> bool {
+        let known = self.known.as_ref();
+        if known.is_some_and(|known| known.will_wake(cx.waker())) {
+            return false;
+        }
+        self.known = Some(cx.waker().clone());
+        events.wakers.remember(cx.waker());
+        true
+    }
+}
+
+impl<S: Source> Io<S> {
+    /// Lets the worker on whose thread this is called watch `source`, which must not block.
+    ///
+    /// # Errors
+    /// What the system said, or this thread is no [worker](super::is_worker).
+    pub fn new(mut source: S) -> io::Result<Self> {
+        let home = executor::home().ok_or(io::ErrorKind::Unsupported)?;
+        let state = Arc::<State>::default();
+        let token = home.add(|token| Change::New(token, state.clone()));
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = home.registry.register(&mut source, token, both) {
+            home.remove(token);
+            return Err(error);
+        }
+        Ok(Self {
+            source,
+            state,
+            home,
+            token,
+            input: Side::default(),
+            output: Side::default(),
+        })
+    }
+
+    /// The socket.
+    pub fn get_ref(&self) -> &S {
+        &self.source
+    }
+
+    /// Runs `work`, which reads or accepts, when there may be something; it says whether there may
+    /// be more after it.
+    #[inline]
+    pub fn poll_input<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut work: impl FnMut(&S) -> io::Result<(R, bool)>,
+    ) -> Poll<io::Result<R>> {
+        let Self { state, input, .. } = self;
+        loop {
+            // before the read, so that what comes meanwhile is not forgotten
+            let now = state.input.count.load(Ordering::Acquire);
+            if now == input.seen && !state.closed.load(Ordering::Acquire) {
+                if input.remember(&state.input, cx) {
+                    continue;
+                }
+                return Poll::Pending;
+            }
+            match work(&self.source) {
+                Ok((result, more)) => {
+                    if !more {
+                        input.seen = now;
+                    }
+                    return Poll::Ready(Ok(result));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    input.seen = now;
+                    // an error that is over now: there is no end to be read
+                    state.closed.store(false, Ordering::Release);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_output<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut work: impl FnMut(&S) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        let Self { state, output, .. } = self;
+        loop {
+            let now = state.output.count.load(Ordering::Acquire);
+            match work(&self.source) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => output.seen = now,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => return Poll::Ready(result),
+            }
+            let is_new = output.remember(&state.output, cx);
+            if !is_new && state.output.count.load(Ordering::Acquire) == output.seen {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: Source> Drop for Io<S> {
+    fn drop(&mut self) {
+        // fails when the worker has ended, and then nothing is watched
+        let _ = self.home.registry.deregister(&mut self.source);
+        self.home.remove(self.token);
+    }
+}
+
+impl<S: Source + fmt::Debug> fmt::Debug for Io<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+/// Connected sockets that a worker can watch.
+pub trait Stream: Source + Unpin {
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn receive(&self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes what there is room for, from several pieces.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Says that no more will be written.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn close_output(&self) -> io::Result<()>;
+}
+
+macro_rules! stream {
+    ($type:ty) => {
+        impl Stream for $type {
+            #[inline]
+            fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+                receive(self, into)
+            }
+
+            #[inline]
+            fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+                send(self, bytes)
+            }
+
+            fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                (&*self).write_vectored(slices)
+            }
+
+            fn close_output(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+        }
+    };
+}
+
+stream!(mio::net::TcpStream);
+#[cfg(unix)]
+stream!(mio::net::UnixStream);
+
+/// On Linux without the C library, whose calls can be cancelled, which nobody does and which costs
+/// two atomic operations in a process with several threads.
+#[cfg(target_os = "linux")]
+fn receive(socket: impl std::os::fd::AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let (n, _) = rustix::net::recv(socket, into, rustix::net::RecvFlags::empty())?;
+    Ok(n)
+}
+
+#[cfg(target_os = "linux")]
+fn send(socket: impl std::os::fd::AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(
+        socket,
+        bytes,
+        rustix::net::SendFlags::NOSIGNAL,
+    )?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receive(mut socket: impl std::io::Read, into: &mut [u8]) -> io::Result<usize> {
+    socket.read(into)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send(mut socket: impl Write, bytes: &[u8]) -> io::Result<usize> {
+    socket.write(bytes)
+}
+
+impl<S: Stream> AsyncRead for Io<S> {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = into.initialize_unfilled();
+        let n = ready!(self.get_mut().poll_input(cx, |source| {
+            let n = source.receive(room)?;
+            // the end is found again each time
+            let more = n == 0 || n == room.len() || !SHORT_READ_IS_LAST;
+            Ok((n, more))
+        }))?;
+        into.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> AsyncWrite for Io<S> {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_output(cx, |source| source.send(bytes))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll_output(cx, |source| source.send_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.source.close_output())
+    }
+}
+
+/// What the worker is told about its sockets.
+pub(super) enum Change {
+    New(usize, Arc<State>),
+    Gone(usize),
+}
+
+/// The sockets of a worker, by token.
+#[derive(Default)]
+pub(super) struct Slots(Vec<Option<Arc<State>>>);
+
+impl Slots {
+    /// Does `change`; tokens that are free again go to `free`.
+    pub(super) fn apply(&mut self, change: Change, free: &mut Vec<usize>) {
+        match change {
+            Change::New(token, state) => {
+                if token >= self.0.len() {
+                    self.0.resize(token + 1, None);
+                }
+                self.0[token] = Some(state);
+            }
+            Change::Gone(token) => {
+                if let Some(place) = self.0.get_mut(token) {
+                    *place = None;
+                }
+                free.push(token);
+            }
+        }
+    }
+
+    pub(super) fn happened(&self, event: &Event) {
+        let Some(Some(state)) = self.0.get(event.token().0) else {
+            return;
+        };
+        if event.is_read_closed() || event.is_error() {
+            state.closed.store(true, Ordering::Release);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            state.input.happened();
+        }
+        if event.is_writable() || event.is_write_closed() || event.is_error() {
+            state.output.happened();
+        }
+    }
+}
