@@ -372,17 +372,18 @@ impl ReadBuffer {
     }
 
     /// Takes a whole frame behind a big-endian length of 4 bytes, no larger than `most` and before
-    /// `end` in this memory: where its payload is, and how long. `None` in every other case.
+    /// `end` in this memory: all memory from its payload on, and the payload's length. `None` in
+    /// every other case.
     #[inline(always)]
-    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(usize, usize)> {
-        let length = self.memory.get(self.start..)?.first_chunk()?;
+    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(&[u8], usize)> {
+        let (length, rest) = self.memory.get(self.start..)?.split_first_chunk()?;
         let len = u32::from_be_bytes(*length) as usize;
-        let position = self.start + 4;
-        if len > most || position + len > end {
+        let next = self.start + 4 + len;
+        if len > most || next > end {
             return None;
         }
-        self.start = position + len;
-        Some((position, len))
+        self.start = next;
+        Some((rest, len))
     }
 
     /// Where the unread bytes end.

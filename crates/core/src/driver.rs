@@ -243,8 +243,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// was read to while it is handled.
     async fn serve(&mut self, inbox: &mut InQueue, session: &Session, handler: &H) -> CloseReason {
         loop {
-            let message = if let Some(place) = inbox.next_quick() {
-                inbox.at(place)
+            let message = if let Some(message) = inbox.next_quick() {
+                message
             } else {
                 let mut message = MessageRef::default();
                 match inbox.next(&mut message) {

@@ -56,17 +56,10 @@ enum End {
     Finished,
 }
 
-/// Where a message is in the buffer.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    position: usize,
-    len: usize,
-}
-
 /// Where the next message is.
 enum Found {
     /// In the buffer.
-    Buffer(Place),
+    Buffer { position: usize, len: usize },
     /// In `taken`.
     Taken,
     /// It has not come yet.
@@ -93,17 +86,11 @@ impl InQueue {
     }
 
     /// The next message where it can be found in as few instructions as can be: a whole one in
-    /// the buffer, in the default framing.
+    /// the buffer, in the default framing. What it does not find, [`next`](Self::next) does.
     #[inline(always)]
-    pub(crate) fn next_quick(&mut self) -> Option<Place> {
-        let (position, len) = self.buffer.take_frame(self.most, self.quick_end)?;
-        Some(Place { position, len })
-    }
-
-    /// The message that was found there.
-    #[inline(always)]
-    pub(crate) fn at(&self, place: Place) -> MessageRef<'_> {
-        MessageRef::new(self.buffer.from(place.position), place.len)
+    pub(crate) fn next_quick(&mut self) -> Option<MessageRef<'_>> {
+        let (bytes, len) = self.buffer.take_frame(self.most, self.quick_end)?;
+        Some(MessageRef::new(bytes, len))
     }
 
     /// The next message that has come whole, in `into`; `false` when there is none.
@@ -115,12 +102,10 @@ impl InQueue {
     /// The peer broke the protocol or a limit; the connection is of no further use.
     #[inline]
     pub(crate) fn next<'a>(&'a mut self, into: &mut MessageRef<'a>) -> Result<bool> {
-        if let Some(place) = self.next_quick() {
-            *into = self.at(place);
-            return Ok(true);
-        }
         match self.find()? {
-            Found::Buffer(place) => *into = self.at(place),
+            Found::Buffer { position, len } => {
+                *into = MessageRef::new(self.buffer.from(position), len);
+            }
             Found::Taken => *into = self.taken.by_ref(),
             Found::Nothing => return Ok(false),
         }
@@ -144,7 +129,7 @@ impl InQueue {
                 self.buffer.consume(consumed);
                 self.examined = 0;
                 let len = range.len();
-                Ok(Found::Buffer(Place { position, len }))
+                Ok(Found::Buffer { position, len })
             }
             Decoded::Frame(Frame {
                 payload: Payload::Owned(bytes),

@@ -262,7 +262,7 @@ impl Handler for Echoer {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_message(
         &self,
         session: &Session,

@@ -78,7 +78,7 @@ fn answer(session: &Session) -> Sending<'_> {
 }
 
 impl Handler for Counting {
-    #[inline]
+    #[inline(always)]
     fn on_message(
         &self,
         session: &Session,

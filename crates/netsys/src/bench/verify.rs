@@ -50,14 +50,16 @@ pub fn sum(bytes: &[u8]) -> u64 {
 /// The sequence number of a message, if it is long enough to have one.
 #[inline]
 pub fn sequence(message: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(*message.get(8..)?.first_chunk()?))
+    // one comparison of the length instead of two
+    let [_, _, _, _, _, _, _, _, number @ ..] = message.first_chunk::<16>()?;
+    Some(u64::from_le_bytes(*number))
 }
 
 /// Writes the sequence number; does nothing to a message that is too short for one.
 #[inline]
 pub fn set_sequence(message: &mut [u8], sequence: u64) {
-    if let Some(place) = message.get_mut(8..).and_then(|rest| rest.first_chunk_mut()) {
-        *place = sequence.to_le_bytes();
+    if let Some([_, _, _, _, _, _, _, _, number @ ..]) = message.first_chunk_mut::<16>() {
+        *number = sequence.to_le_bytes();
     }
 }
 
