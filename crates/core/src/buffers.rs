@@ -367,23 +367,22 @@ impl ReadBuffer {
 
     /// All memory from a position on, whatever is in it.
     #[inline(always)]
-    pub(crate) fn from(&self, position: usize) -> &[u8] {
-        self.memory.get(position..).unwrap_or_default()
+    pub(crate) fn from(&self, position: usize) -> Option<&[u8]> {
+        self.memory.get(position..)
     }
 
     /// Takes a whole frame behind a big-endian length of 4 bytes, no larger than `most` and before
-    /// `end` in this memory: all memory from its payload on, and the payload's length. `None` in
-    /// every other case.
+    /// `end` in this memory: where its payload is, and how long. `None` in every other case.
     #[inline(always)]
-    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(&[u8], usize)> {
-        let (length, rest) = self.memory.get(self.start..)?.split_first_chunk()?;
+    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(usize, usize)> {
+        let length = self.memory.get(self.start..)?.first_chunk()?;
         let len = u32::from_be_bytes(*length) as usize;
-        let next = self.start + 4 + len;
-        if len > most || next > end {
+        let position = self.start + 4;
+        if len > most || position + len > end {
             return None;
         }
-        self.start = next;
-        Some((rest, len))
+        self.start = position + len;
+        Some((position, len))
     }
 
     /// Where the unread bytes end.
@@ -561,7 +560,8 @@ mod tests {
                 buffer.filled(if outside { &before } else { &[] }, 3);
                 assert_eq!(buffer.unread(), [&before[..], b"new"].concat());
                 assert_eq!(buffer.last(2), b"ew");
-                assert!(buffer.from(buffer.start() + old + 2).len() > SLACK);
+                let rest = buffer.from(buffer.start() + old + 2);
+                assert!(rest.is_some_and(|rest| rest.len() > SLACK));
             }
         }
     }

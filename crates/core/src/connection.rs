@@ -21,7 +21,7 @@ use crate::envelope::{Inbound, Reader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
 use crate::link::{Bound, Link, LinkInfo, Listener, Transports};
-use crate::message::{Message, MessageRef};
+use crate::message::Message;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::session::SessionStatistics;
 
@@ -121,11 +121,7 @@ impl<L: Link> Connection<L> {
     /// As `receive`.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            loop {
-                let mut message = MessageRef::default();
-                if !self.inbox.next(&mut message)? {
-                    break;
-                }
+            while let Some(message) = self.inbox.next()? {
                 let message = match &mut self.envelope {
                     None => Some(message.to_message()),
                     Some(reader) => {

@@ -23,15 +23,17 @@ use crate::envelope::{Inbound, Reader};
 use crate::error::Result;
 use crate::handler::Handler;
 use crate::in_queue::InQueue;
+use crate::inbox::{End, Inbox};
 use crate::lane;
 use crate::link::Link;
-use crate::message::{Message, MessageRef};
+use crate::message::Message;
 use crate::out_queue::OutQueue;
 use crate::outbox::{Command, Hold};
 use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::{Counters, SAMPLE, add};
 use crate::ticker;
+use crate::turn;
 
 /// While a handler is pending on a connection with an envelope, this many bytes are read ahead, so
 /// that replies and heartbeats still arrive.
@@ -41,9 +43,6 @@ const READ_AHEAD_MESSAGES: usize = 1024;
 /// What the owner takes from an outbox at once where the oldest messages may be dropped: what it
 /// has taken can no longer be.
 const DROPPABLE_BATCH: usize = 64 * 1024;
-/// How long a connection whose peer sends without end keeps its thread, before the others there have
-/// their turn.
-const TURN: Duration = Duration::from_millis(1);
 /// Of the batches of a busy connection, one in so many is timed: a look at the clock takes as long
 /// as several messages.
 const SAMPLED: u32 = 8;
@@ -239,38 +238,39 @@ impl<L: Link, H: Handler> Driver<L, H> {
         result
     }
 
-    /// Handles messages until there is a reason to stop. The hot loop: a message stays where it
-    /// was read to while it is handled.
+    /// Handles messages until there is a reason to stop. The hot loop is the handler's over its
+    /// [`Inbox`]: a message stays where it was read to while it is handled.
     async fn serve(&mut self, inbox: &mut InQueue, session: &Session, handler: &H) -> CloseReason {
         loop {
-            let message = if let Some(message) = inbox.next_quick() {
-                message
-            } else {
-                let mut message = MessageRef::default();
-                match inbox.next(&mut message) {
-                    Ok(true) => message,
-                    Ok(false) => match self.next_batch(inbox).await {
-                        Ok(()) => continue,
-                        Err(reason) => return reason,
-                    },
-                    Err(error) => return CloseReason::from_error(error),
-                }
-            };
-            self.batch_messages += 1;
-            if self.batch_messages.is_multiple_of(STEPS) && self.is_turn_over() {
-                self.pause().await;
+            if let Err(reason) = self.next_batch(inbox).await {
+                return reason;
             }
-            let mut call = pin!(handler.on_message(session, &message));
-            let result = poll_fn(|cx| match call.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Ok(result)),
-                Poll::Pending => self.poll_beside(cx, None).map(Err),
-            })
-            .await;
-            match result {
-                Ok(Ok(())) if !session.shared().outbox.is_stopped() => {}
-                Ok(Ok(())) => return self.told_to_stop(),
-                Ok(Err(error)) => return self.failed(error),
-                Err(reason) => return reason,
+            loop {
+                let turn_since = self.turn_since.filter(|_| !self.waited);
+                let mut batch = Inbox::new(inbox, session, turn_since);
+                let result = {
+                    let mut call = pin!(handler.on_batch(session, &mut batch));
+                    poll_fn(|cx| match call.as_mut().poll(cx) {
+                        Poll::Ready(result) => Poll::Ready(Ok(result)),
+                        Poll::Pending => self.poll_beside(cx, None).map(Err),
+                    })
+                    .await
+                };
+                self.batch_messages += batch.taken();
+                self.turn_since = batch.turn_since;
+                let end = batch.end.take();
+                match result {
+                    Ok(Ok(())) if !session.is_stopped() => {}
+                    Ok(Ok(())) => return self.told_to_stop(),
+                    Ok(Err(error)) => return self.failed(error),
+                    Err(reason) => return reason,
+                }
+                match end {
+                    Some(End::Error(error)) => return CloseReason::from_error(error),
+                    Some(End::Nothing) => break,
+                    // a handler that leaves messages gets them again, but not before others
+                    Some(End::Turn) | None => self.pause().await,
+                }
             }
         }
     }
@@ -291,8 +291,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
             let result = match self.next_enveloped(inbox) {
                 Ok(Some(Inbound::Message(message))) => {
                     self.batch_messages += 1;
-                    let message = message.by_ref();
-                    let call = handler.on_message(session, &message);
+                    let mut batch = Inbox::one(message.by_ref(), session);
+                    let call = handler.on_batch(session, &mut batch);
                     self.beside(inbox, call).await
                 }
                 Ok(Some(Inbound::Request { id, message })) => {
@@ -339,8 +339,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             self.turn_since = None;
             return false;
         }
-        let now = Instant::now();
-        now.saturating_duration_since(*self.turn_since.get_or_insert(now)) >= TURN
+        turn::is_over(&mut self.turn_since)
     }
 
     /// Lets the other connections of this thread have their turn.
@@ -365,10 +364,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             // what came before has been taken; what follows an error is not looked at
             return Ok(None);
         }
-        let mut message = MessageRef::default();
-        match inbox.next(&mut message)? {
-            true => reader.read(&message).map(Some),
-            false => Ok(None),
+        match inbox.next()? {
+            Some(message) => reader.read(&message).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -612,10 +610,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             if full || self.clogged {
                 break Ok(());
             }
-            let mut message = MessageRef::default();
-            let next = inbox.next(&mut message).and_then(|some| match some {
-                true => reader.read(&message).map(Some),
-                false => Ok(None),
+            let next = inbox.next().and_then(|some| match some {
+                Some(message) => reader.read(&message).map(Some),
+                None => Ok(None),
             });
             match next {
                 Ok(Some(inbound)) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inbox::Inbox;
 use crate::message::{Message, MessageRef};
 use crate::requests::Request;
 use crate::session::Session;
@@ -40,6 +41,22 @@ pub trait Handler: Send + Sync + 'static {
         session: &Session,
         message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Messages have arrived, all that came with one read. By default, `on_message` for each: write
+    /// this where something is to be done once for many messages, such as taking a lock. What is
+    /// left in the inbox comes with the next call. (With the envelope each message comes alone.)
+    fn on_batch(
+        &self,
+        session: &Session,
+        inbox: &mut Inbox<'_>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            while let Some(message) = inbox.next() {
+                self.on_message(session, &message).await?;
+            }
+            Ok(())
+        }
+    }
 
     /// A request has arrived (envelope only). An error closes the connection; to tell the peer
     /// that there is no answer, use [`Request::fail`]. By default requests are turned down.
@@ -83,6 +100,14 @@ impl<H: Handler> Handler for Arc<H> {
         message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         (**self).on_message(session, message)
+    }
+
+    fn on_batch(
+        &self,
+        session: &Session,
+        inbox: &mut Inbox<'_>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        (**self).on_batch(session, inbox)
     }
 
     fn on_request(

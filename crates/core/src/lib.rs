@@ -19,6 +19,7 @@ mod envelope;
 mod error;
 mod handler;
 mod in_queue;
+mod inbox;
 mod lane;
 mod link;
 mod memory;
@@ -32,6 +33,7 @@ mod statistics;
 mod stream;
 mod sync;
 mod ticker;
+mod turn;
 pub mod worker;
 
 pub use network_system_wire as wire;
@@ -44,6 +46,7 @@ pub use connection::{Connection, ConnectionListener, ConnectionReceiver, Connect
 pub use error::{Error, ErrorKind, Result, Side};
 pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
+pub use inbox::Inbox;
 pub use link::{Bound, Endpoint, Link, LinkInfo, Listener, Sent, Sink, Source, Transports};
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};

@@ -412,6 +412,12 @@ impl Session {
         self.command(Command::Cut(CloseReason::Cut));
     }
 
+    /// Whether it was told to end without handling what it has received.
+    #[inline(always)]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.outbox.is_stopped()
+    }
+
     pub(crate) fn command(&self, command: Command) {
         self.0.outbox.command(command);
     }

@@ -13,6 +13,7 @@ use crate::contain::contain;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Handler;
+use crate::inbox::Inbox;
 use crate::link::{Link, Sink, Transports};
 use crate::message::MessageRef;
 use crate::outbox::Command;
@@ -344,13 +345,22 @@ impl<H: Handler> Handler for Outgoing<H> {
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_message(
         &self,
         session: &Session,
         message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         self.inner.on_message(session, message)
+    }
+
+    #[inline]
+    fn on_batch(
+        &self,
+        session: &Session,
+        inbox: &mut Inbox<'_>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.inner.on_batch(session, inbox)
     }
 
     fn on_request(

@@ -36,13 +36,12 @@ fn all(queue: &mut InQueue, mut from: Pieces) -> (Vec<Vec<u8>>, Option<Error>) {
     let mut messages = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     loop {
-        let mut message = MessageRef::default();
-        match queue.next(&mut message) {
-            Ok(true) => {
+        match queue.next() {
+            Ok(Some(message)) => {
                 messages.push(message.to_vec());
                 continue;
             }
-            Ok(false) => {}
+            Ok(None) => {}
             Err(error) => return (messages, Some(error)),
         }
         match queue.poll_read(&mut cx, &mut from) {
@@ -150,7 +149,7 @@ fn what_came_byte_by_byte_is_not_moved_each_time() {
     let mut cx = Context::from_waker(Waker::noop());
     while !from.0.is_empty() {
         let _ = queue.poll_read(&mut cx, &mut from);
-        assert!(!queue.next(&mut MessageRef::default()).unwrap());
+        assert!(queue.next().unwrap().is_none());
         places.insert(queue.rest.as_ptr());
     }
     assert_eq!(queue.rest.len(), stream.len());
@@ -167,8 +166,7 @@ fn a_large_message_is_kept_without_another_copy() {
     let mut from = Pieces(VecDeque::from([stream]));
     let mut cx = Context::from_waker(Waker::noop());
     loop {
-        let mut message = MessageRef::default();
-        if queue.next(&mut message).unwrap() {
+        if let Some(message) = queue.next().unwrap() {
             assert_eq!(message.len(), 1 << 20);
             assert_eq!(message.to_message().as_bytes().as_ptr(), message.as_ptr());
             return;
@@ -185,7 +183,7 @@ fn the_memory_of_an_unfinished_message_follows_what_has_come() {
     let mut from = Pieces(VecDeque::from([stream, Vec::new()]));
     let mut cx = Context::from_waker(Waker::noop());
     while queue.poll_read(&mut cx, &mut from).is_ready() {
-        assert!(!queue.next(&mut MessageRef::default()).unwrap());
+        assert!(queue.next().unwrap().is_none());
     }
     assert!(queue.rest.len() == 100_000 && queue.rest.capacity() <= 8 * 100_000);
     assert!(!queue.buffer.exists());

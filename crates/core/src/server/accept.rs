@@ -10,6 +10,7 @@ use crate::contain::contain;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::handler::Handler;
+use crate::inbox::Inbox;
 use crate::link::{Bound, Link, Listener};
 use crate::message::MessageRef;
 use crate::outbox::Command;
@@ -124,13 +125,22 @@ impl<H: Handler> Handler for Admitting<H> {
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_message(
         &self,
         session: &Session,
         message: &MessageRef<'_>,
     ) -> impl Future<Output = Result<()>> + Send {
         self.0.on_message(session, message)
+    }
+
+    #[inline]
+    fn on_batch(
+        &self,
+        session: &Session,
+        inbox: &mut Inbox<'_>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.0.on_batch(session, inbox)
     }
 
     fn on_request(
