@@ -219,7 +219,8 @@ impl FanOut {
 
     /// Whether every copy of every broadcast is there.
     pub fn done(&self) -> bool {
-        self.got[0].load(Relaxed) == self.sent[0].load(Relaxed) * self.conns
+        let sent = self.sent[0].load(Relaxed);
+        sent > 0 && self.got[0].load(Relaxed) == sent * self.conns
     }
 
     /// Checks the delivery; returns how many copies there were.
