@@ -36,7 +36,7 @@ static inline size_t knob(const char *name, size_t usual) {
 
 // Before connect or listen: buffers decide the window, and accepted connections inherit all of it.
 static inline void tune(int fd) {
-  int one = 1, out = (int)knob("RAW_SEND", SOCKET_SEND), in = (int)knob("RAW_RECEIVE", SOCKET_RECEIVE);
+  int one = 1, out = (int)knob("RAW_SEND", SOCKET_SEND), in = (int)knob("RAW_RECEIVE", (size_t)socket_receive());
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   if (out) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
   if (in) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &in, sizeof in);

@@ -98,7 +98,7 @@ static void tune(S &s) {
   std::error_code e;
   s.set_option(tcp::no_delay(true), e);
   s.set_option(asio::socket_base::send_buffer_size(SOCKET_SEND), e);
-  s.set_option(asio::socket_base::receive_buffer_size(SOCKET_RECEIVE), e);
+  if (int n = socket_receive()) s.set_option(asio::socket_base::receive_buffer_size(n), e);
 }
 
 struct Acceptor {

@@ -81,7 +81,7 @@ static void tune(S &s) {
   err e;
   s.set_option(tcp::no_delay(true), e);
   s.set_option(net::socket_base::send_buffer_size(SOCKET_SEND), e);
-  s.set_option(net::socket_base::receive_buffer_size(SOCKET_RECEIVE), e);
+  if (int n = socket_receive()) s.set_option(net::socket_base::receive_buffer_size(n), e);
 }
 
 struct Acceptor {

@@ -20,6 +20,15 @@ pub const CONNECT_MAX: u64 = 5000;
 pub const SOCKET_SEND: usize = 256 * 1024;
 pub const SOCKET_RECEIVE: usize = 4 << 20;
 
+/// The receive buffer to ask for; 0 where the system allows less, and its own tuning is better.
+fn socket_receive() -> usize {
+    static BYTES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
+        if most.trim().parse().is_ok_and(|most: usize| most >= SOCKET_RECEIVE) { SOCKET_RECEIVE } else { 0 }
+    })
+}
+
 #[derive(Clone, Debug)]
 pub struct Args {
     pub server: bool,
@@ -228,8 +237,11 @@ pub fn tune(s: &impl std::os::fd::AsRawFd) {
     for (level, option, value) in [
         (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
         (libc::SOL_SOCKET, libc::SO_SNDBUF, SOCKET_SEND as libc::c_int),
-        (libc::SOL_SOCKET, libc::SO_RCVBUF, SOCKET_RECEIVE as libc::c_int),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF, socket_receive() as libc::c_int),
     ] {
+        if value == 0 {
+            continue;
+        }
         let size = size_of_val(&value) as libc::socklen_t;
         unsafe { libc::setsockopt(s.as_raw_fd(), level, option, (&raw const value).cast(), size) };
     }
