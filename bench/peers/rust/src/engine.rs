@@ -9,12 +9,18 @@ pub trait Engine {
     fn dial(&mut self, port: u16) -> Self::Conn;
     /// Runs the connections until all are done, or one when `one_ends_all`. Those that are done
     /// come back.
-    fn run<L: Logic + Unpin + Send + 'static>(&mut self, conns: Vec<(Self::Conn, L)>, one_ends_all: bool) -> Vec<(Self::Conn, L)>;
+    fn run<L: Logic + Unpin + Send + 'static>(
+        &mut self,
+        conns: Vec<(Self::Conn, L)>,
+        one_ends_all: bool,
+    ) -> Vec<(Self::Conn, L)>;
 }
 
 /// Opens the connections of a load, each with one echo, so that the server has them all.
 fn open<E: Engine>(a: &Args, e: &mut E) -> Vec<E::Conn> {
-    let opened = (0..a.conns).map(|_| (e.dial(a.port), Once::new())).collect();
+    let opened = (0..a.conns)
+        .map(|_| (e.dial(a.port), Once::new()))
+        .collect();
     e.run(opened, false).into_iter().map(|(c, _)| c).collect()
 }
 
@@ -43,7 +49,10 @@ fn stream<E: Engine>(a: &Args, e: &mut E) {
 fn echo<E: Engine>(a: &Args, e: &mut E) {
     let conns = open(a, e);
     let (c0, t0) = (cpu(), now());
-    let conns = conns.into_iter().map(|c| (c, Echoer::new(a, t0 + a.span()))).collect();
+    let conns = conns
+        .into_iter()
+        .map(|c| (c, Echoer::new(a, t0 + a.span())))
+        .collect();
     let done = e.run(conns, false);
     let t1 = now();
     let (mut sent, mut got, mut lat) = (Tally::default(), Tally::default(), Vec::new());
@@ -60,9 +69,16 @@ fn fanout<E: Engine>(a: &Args, e: &mut E) {
     let conns = open(a, e);
     let (c0, t0) = (cpu(), now());
     let shared = FanOut::new(a, t0 + a.span());
-    let fan = |i| Fan { shared: shared.clone(), first: if i == 0 { a.window } else { 0 } };
+    let fan = |i| Fan {
+        shared: shared.clone(),
+        first: if i == 0 { a.window } else { 0 },
+    };
     // the one that sends first comes last: nobody is done before
-    let conns = conns.into_iter().enumerate().map(|(i, c)| (c, fan(a.conns - 1 - i))).collect();
+    let conns = conns
+        .into_iter()
+        .enumerate()
+        .map(|(i, c)| (c, fan(a.conns - 1 - i)))
+        .collect();
     e.run(conns, true);
     let t1 = now();
     report(a, shared.finish(), t1 - t0, &mut [], c0);

@@ -41,7 +41,9 @@ pub fn walk<L: Logic>(b: &[u8], l: &mut L, out: &mut Vec<u8>) -> usize {
     let mut at = 0;
     l.begin();
     while let Some((prefix, rest)) = b[at..].split_first_chunk() {
-        let Some(m) = rest.get(..u32::from_be_bytes(*prefix) as usize) else { break };
+        let Some(m) = rest.get(..u32::from_be_bytes(*prefix) as usize) else {
+            break;
+        };
         l.message(m, out);
         at += 4 + m.len();
     }
@@ -85,7 +87,16 @@ impl Echoer {
     pub fn new(a: &Args, end: u64) -> Self {
         let (sent, got) = Default::default();
         let pattern = Pattern::new(ECHO, a.size);
-        Echoer { pattern, end, timed: a.timed(), first: a.window, t: 0, sent, got, lat: Vec::new() }
+        Echoer {
+            pattern,
+            end,
+            timed: a.timed(),
+            first: a.window,
+            t: 0,
+            sent,
+            got,
+            lat: Vec::new(),
+        }
     }
 }
 
@@ -98,7 +109,8 @@ impl Logic for Echoer {
     fn message(&mut self, m: &[u8], out: &mut Vec<u8>) {
         self.got.add(m);
         if self.timed {
-            self.lat.push((self.t - token(m)).min(u32::MAX as u64) as u32);
+            self.lat
+                .push((self.t - token(m)).min(u32::MAX as u64) as u32);
         }
         if self.t < self.end {
             put(out, self.pattern.next(self.t, &mut self.sent));
@@ -128,7 +140,13 @@ pub struct Streamer {
 
 impl Streamer {
     pub fn new(a: &Args, end: u64) -> Self {
-        Streamer { pattern: Pattern::new(SINK, a.size), end, ended: false, sent: Tally::default(), answer: None }
+        Streamer {
+            pattern: Pattern::new(SINK, a.size),
+            end,
+            ended: false,
+            sent: Tally::default(),
+            answer: None,
+        }
     }
 }
 
@@ -162,14 +180,21 @@ pub struct Once {
 impl Once {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        Once { first: true, got: Tally::default() }
+        Once {
+            first: true,
+            got: Tally::default(),
+        }
     }
 }
 
 impl Logic for Once {
     fn message(&mut self, m: &[u8], _out: &mut Vec<u8>) {
         self.got.add(m);
-        Tally { count: 1, sum: Pattern::new(ECHO, CTRL).body }.check(self.got, 1);
+        Tally {
+            count: 1,
+            sum: Pattern::new(ECHO, CTRL).body,
+        }
+        .check(self.got, 1);
     }
     fn fill(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.first) {
@@ -194,7 +219,13 @@ pub struct FanOut {
 impl FanOut {
     pub fn new(a: &Args, end: u64) -> Arc<Self> {
         let (sent, got) = Default::default();
-        Arc::new(FanOut { pattern: Pattern::new(BROADCAST, a.size), conns: a.conns as u64, end, sent, got })
+        Arc::new(FanOut {
+            pattern: Pattern::new(BROADCAST, a.size),
+            conns: a.conns as u64,
+            end,
+            sent,
+            got,
+        })
     }
 
     /// The next broadcast.
@@ -225,7 +256,10 @@ impl FanOut {
 
     /// Checks the delivery; returns how many copies there were.
     pub fn finish(&self) -> u64 {
-        let tally = |v: &[AtomicU64; 2]| Tally { count: v[0].load(Relaxed), sum: v[1].load(Relaxed) };
+        let tally = |v: &[AtomicU64; 2]| Tally {
+            count: v[0].load(Relaxed),
+            sum: v[1].load(Relaxed),
+        };
         tally(&self.sent).check(tally(&self.got), self.conns);
         self.got[0].load(Relaxed)
     }

@@ -25,7 +25,15 @@ fn socket_receive() -> usize {
     static BYTES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *BYTES.get_or_init(|| {
         let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
-        if most.trim().parse().is_ok_and(|most: usize| most >= SOCKET_RECEIVE) { SOCKET_RECEIVE } else { 0 }
+        if most
+            .trim()
+            .parse()
+            .is_ok_and(|most: usize| most >= SOCKET_RECEIVE)
+        {
+            SOCKET_RECEIVE
+        } else {
+            0
+        }
     })
 }
 
@@ -55,7 +63,15 @@ impl Args {
 pub fn args() -> Args {
     let v: Vec<String> = std::env::args().collect();
     let num = |i: usize| v[i].parse::<usize>().expect("a number");
-    let mut a = Args { server: false, port: 0, workload: String::new(), size: 64, conns: 1, window: 1, secs: 1.0 };
+    let mut a = Args {
+        server: false,
+        port: 0,
+        workload: String::new(),
+        size: 64,
+        conns: 1,
+        window: 1,
+        secs: 1.0,
+    };
     if v.len() == 3 && v[1] == "server" {
         a.server = true;
         a.port = num(2) as u16;
@@ -65,7 +81,10 @@ pub fn args() -> Args {
         (a.size, a.conns, a.window) = (num(4), num(5), num(6));
         a.secs = v[7].parse().expect("seconds");
     } else {
-        eprintln!("usage: {} server PORT | client PORT WORKLOAD SIZE CONNS WINDOW SECONDS", v[0]);
+        eprintln!(
+            "usage: {} server PORT | client PORT WORKLOAD SIZE CONNS WINDOW SECONDS",
+            v[0]
+        );
         std::process::exit(2);
     }
     a
@@ -74,7 +93,10 @@ pub fn args() -> Args {
 /// The monotonic clock, which the programs in C read as well.
 #[inline]
 pub fn now() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
@@ -89,7 +111,11 @@ pub struct LazyClock {
 
 impl LazyClock {
     pub fn new(window: usize) -> Self {
-        LazyClock { n: 0, t: 0, every: if window >= 16 { 16 } else { 1 } }
+        LazyClock {
+            n: 0,
+            t: 0,
+            every: if window >= 16 { 16 } else { 1 },
+        }
     }
 
     #[inline]
@@ -116,7 +142,9 @@ pub fn sum(m: &[u8]) -> u64 {
     let (words, rest) = m.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    words.iter().fold(u64::from_le_bytes(last), |s, w| s.wrapping_add(u64::from_le_bytes(*w)))
+    words.iter().fold(u64::from_le_bytes(last), |s, w| {
+        s.wrapping_add(u64::from_le_bytes(*w))
+    })
 }
 
 #[inline]
@@ -190,12 +218,18 @@ impl Tally {
     }
 
     pub fn from_answer(m: &[u8]) -> Self {
-        Tally { count: token(m), sum: token(&m[8..]) }
+        Tally {
+            count: token(m),
+            sum: token(&m[8..]),
+        }
     }
 
     /// Ends the program when what arrived is not what was sent, `copies` times.
     pub fn check(self, got: Tally, copies: u64) {
-        let due = Tally { count: self.count * copies, sum: self.sum.wrapping_mul(copies) };
+        let due = Tally {
+            count: self.count * copies,
+            sum: self.sum.wrapping_mul(copies),
+        };
         if due != got {
             eprintln!("delivery: sent {due:?}, arrived {got:?}");
             std::process::exit(1);
@@ -206,12 +240,17 @@ impl Tally {
 /// Prints the result line.
 pub fn report(a: &Args, count: u64, ns: u64, lat: &mut [u32], cpu0: f64) {
     let (used, s) = (cpu() - cpu0, ns as f64 / 1e9);
-    let mut o = format!("{{\"value\":{:.1},\"count\":{count},\"secs\":{s:.4},\"cpu_s\":{used:.4}", count as f64 / s);
+    let mut o = format!(
+        "{{\"value\":{:.1},\"count\":{count},\"secs\":{s:.4},\"cpu_s\":{used:.4}",
+        count as f64 / s
+    );
     if !lat.is_empty() && a.timed() {
         lat.sort_unstable();
         let at = |q: f64| lat[((q * lat.len() as f64) as usize).min(lat.len() - 1)] as f64 / 1000.0;
         let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
-        o += &format!(",\"p50_us\":{p50:.2},\"p99_us\":{p99:.2},\"p999_us\":{p999:.2},\"max_us\":{max:.2}");
+        o += &format!(
+            ",\"p50_us\":{p50:.2},\"p99_us\":{p99:.2},\"p999_us\":{p999:.2},\"max_us\":{max:.2}"
+        );
     }
     println!("{o}}}");
 }
@@ -236,27 +275,48 @@ pub fn hold_open() {
 pub fn tune(s: &impl std::os::fd::AsRawFd) {
     for (level, option, value) in [
         (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
-        (libc::SOL_SOCKET, libc::SO_SNDBUF, SOCKET_SEND as libc::c_int),
-        (libc::SOL_SOCKET, libc::SO_RCVBUF, socket_receive() as libc::c_int),
+        (
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            SOCKET_SEND as libc::c_int,
+        ),
+        (
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            socket_receive() as libc::c_int,
+        ),
     ] {
         if value == 0 {
             continue;
         }
         let size = size_of_val(&value) as libc::socklen_t;
-        unsafe { libc::setsockopt(s.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+        unsafe {
+            libc::setsockopt(
+                s.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size,
+            )
+        };
     }
 }
 
 /// One thread.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// A connected socket with everything that [`tune`] sets.
 pub async fn dial(port: u16) -> tokio::net::TcpStream {
     let s = tokio::net::TcpSocket::new_v4().expect("a socket");
     tune(&s);
-    s.connect(([127, 0, 0, 1], port).into()).await.expect("connect")
+    s.connect(([127, 0, 0, 1], port).into())
+        .await
+        .expect("connect")
 }
 
 /// A listener whose connections inherit everything that [`tune`] sets.

@@ -18,7 +18,11 @@ pub trait Peer: Sized + 'static {
     type In: Send + 'static;
     type Out: Send + 'static;
     type Err: std::fmt::Debug + Send;
-    type Conn: Stream<Item = Result<Self::In, Self::Err>> + Sink<Self::Out, Error = Self::Err> + Unpin + Send + 'static;
+    type Conn: Stream<Item = Result<Self::In, Self::Err>>
+        + Sink<Self::Out, Error = Self::Err>
+        + Unpin
+        + Send
+        + 'static;
     /// Empty for anything that is not an application message.
     fn bytes(m: &Self::In) -> &[u8];
     /// Sends back what came.
@@ -48,7 +52,12 @@ impl<P: Peer> Serve<P> {
             everyone.retain(|s| !s.is_closed());
         }
         everyone.push(tx);
-        Serve { c, next: None, tally: Tally::default(), broadcasts }
+        Serve {
+            c,
+            next: None,
+            tally: Tally::default(),
+            broadcasts,
+        }
     }
 
     fn message(&mut self, m: P::In) {
@@ -209,9 +218,13 @@ async fn once<P: Peer>(c: &mut P::Conn) {
 }
 
 async fn send<P: Peer>(c: &mut P::Conn, m: Bytes) {
-    poll_fn(|cx| Pin::new(&mut *c).poll_ready(cx)).await.expect("send");
+    poll_fn(|cx| Pin::new(&mut *c).poll_ready(cx))
+        .await
+        .expect("send");
     Pin::new(&mut *c).start_send(P::make(m)).expect("send");
-    poll_fn(|cx| Pin::new(&mut *c).poll_flush(cx)).await.expect("send");
+    poll_fn(|cx| Pin::new(&mut *c).poll_flush(cx))
+        .await
+        .expect("send");
 }
 
 /// Opens the connections of a load, each with one echo, so that the server has them all.
@@ -238,7 +251,17 @@ async fn echo<P: Peer>(a: &Args) {
         let (sent, got) = Default::default();
         let (pattern, clock) = (Pattern::new(ECHO, a.size), LazyClock::new(a.window));
         let (owed, end, timed, lat) = (a.window, t0 + a.span(), a.timed(), Vec::new());
-        tasks.spawn(Echoer::<P> { c, pattern, clock, owed, end, timed, sent, got, lat });
+        tasks.spawn(Echoer::<P> {
+            c,
+            pattern,
+            clock,
+            owed,
+            end,
+            timed,
+            sent,
+            got,
+            lat,
+        });
     }
     let (mut sent, mut got, mut lat) = (Tally::default(), Tally::default(), Vec::new());
     while let Some(done) = tasks.join_next().await {
@@ -278,7 +301,11 @@ async fn fanout<P: Peer>(a: &Args) {
             }
         });
     }
-    let _last = tasks.join_next().await.expect("connections").expect("a connection failed");
+    let _last = tasks
+        .join_next()
+        .await
+        .expect("connections")
+        .expect("a connection failed");
     report(a, shared.finish(), now() - t0, &mut [], c0);
 }
 

@@ -12,7 +12,9 @@ use peers::*;
 
 fn server(port: u16) {
     let (h, l) = node::split::<()>();
-    h.network().listen(Transport::FramedTcp, ("127.0.0.1", port)).expect("listen");
+    h.network()
+        .listen(Transport::FramedTcp, ("127.0.0.1", port))
+        .expect("listen");
     ready();
     // one stream at a time
     let (mut tally, mut everyone) = (Tally::default(), Vec::new());
@@ -79,7 +81,11 @@ impl Load {
         if t < end {
             h.network().send(ep, self.pattern.next(t, &mut self.sent));
         } else if self.got.count == self.sent.count + self.due {
-            let _ = tx.send(Event::Done(self.sent, self.got, std::mem::take(&mut self.lat)));
+            let _ = tx.send(Event::Done(
+                self.sent,
+                self.got,
+                std::mem::take(&mut self.lat),
+            ));
         }
     }
 }
@@ -92,7 +98,10 @@ struct Client {
 
 impl Client {
     fn dial(&self) -> Endpoint {
-        self.h.network().connect(Transport::FramedTcp, ("127.0.0.1", self.a.port)).expect("connect");
+        self.h
+            .network()
+            .connect(Transport::FramedTcp, ("127.0.0.1", self.a.port))
+            .expect("connect");
         match self.rx.recv() {
             Ok(Event::Connected(ep)) => ep,
             _ => panic!("not connected"),
@@ -108,7 +117,9 @@ impl Client {
 
     fn once(&self) -> Endpoint {
         let (ep, mut sent, mut got) = (self.dial(), Tally::default(), Tally::default());
-        self.h.network().send(ep, Pattern::new(ECHO, CTRL).next(0, &mut sent));
+        self.h
+            .network()
+            .send(ep, Pattern::new(ECHO, CTRL).next(0, &mut sent));
         got.add(&self.answer());
         sent.check(got, 1);
         ep
@@ -119,7 +130,9 @@ impl Client {
         let (mut pattern, mut sent) = (Pattern::new(SINK, self.a.size), Tally::default());
         let (c0, t0) = (cpu(), now());
         while sent.count % 16 != 0 || now() < t0 + self.a.span() {
-            self.h.network().send(ep, pattern.next(sent.count, &mut sent));
+            self.h
+                .network()
+                .send(ep, pattern.next(sent.count, &mut sent));
         }
         self.h.network().send(ep, &Pattern::new(END, CTRL).bytes);
         let answer = Tally::from_answer(&self.answer());
@@ -138,7 +151,9 @@ impl Client {
                 self.h.network().send(ep, pattern.next(now(), &mut sent));
             }
         }
-        let Ok(Event::Done(more, got, mut lat)) = self.rx.recv() else { panic!("no result") };
+        let Ok(Event::Done(more, got, mut lat)) = self.rx.recv() else {
+            panic!("no result")
+        };
         let t1 = now();
         sent.merge(more);
         sent.check(got, 1);
@@ -158,7 +173,11 @@ impl Client {
     }
 
     fn one_by_one(&self, hold: bool) {
-        let most = if hold { self.a.conns as u64 } else { CONNECT_MAX };
+        let most = if hold {
+            self.a.conns as u64
+        } else {
+            CONNECT_MAX
+        };
         let (c0, t0) = (cpu(), now());
         let (mut lat, mut n, mut t) = (Vec::new(), 0, t0);
         while n < most && (hold || t < t0 + self.a.span()) {

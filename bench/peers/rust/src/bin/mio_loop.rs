@@ -38,7 +38,7 @@ impl<L: Logic> Conn<L> {
                         return match self.read(b) {
                             Some(_) => Turn::Wait,
                             None => Turn::Closed,
-                        }
+                        };
                     }
                     Err(_) => return Turn::Closed,
                 }
@@ -78,7 +78,11 @@ impl<L: Logic> Conn<L> {
 
     /// Writes behind what waits already.
     fn send(&mut self, b: &[u8]) {
-        let n = if self.out.is_empty() { self.s.write(b).unwrap_or(0) } else { 0 };
+        let n = if self.out.is_empty() {
+            self.s.write(b).unwrap_or(0)
+        } else {
+            0
+        };
         self.out.extend_from_slice(&b[n..]);
     }
 
@@ -99,7 +103,11 @@ impl<L: Logic> Conn<L> {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Some(false),
             Err(_) => return None,
         };
-        let to = if self.out.is_empty() { &mut b.out } else { &mut self.out };
+        let to = if self.out.is_empty() {
+            &mut b.out
+        } else {
+            &mut self.out
+        };
         let used = walk(&b.input[..have + n], &mut self.l, to);
         self.rest.clear();
         self.rest.extend_from_slice(&b.input[used..have + n]);
@@ -118,7 +126,10 @@ impl Loop {
         Loop {
             poll: Poll::new().expect("an event loop"),
             events: Events::with_capacity(1024),
-            bufs: Bufs { input: vec![0; READ], out: Vec::with_capacity(WRITE) },
+            bufs: Bufs {
+                input: vec![0; READ],
+                out: Vec::with_capacity(WRITE),
+            },
         }
     }
 
@@ -136,14 +147,27 @@ impl Engine for Loop {
         runtime().block_on(dial(port)).into_std().expect("a socket")
     }
 
-    fn run<L: Logic + Unpin + Send + 'static>(&mut self, conns: Vec<(TcpStream, L)>, one_ends_all: bool) -> Vec<(TcpStream, L)> {
+    fn run<L: Logic + Unpin + Send + 'static>(
+        &mut self,
+        conns: Vec<(TcpStream, L)>,
+        one_ends_all: bool,
+    ) -> Vec<(TcpStream, L)> {
         let mut open = conns.len();
         let mut done = vec![false; open];
         let mut v: Vec<Conn<L>> = Vec::new();
         for (i, (s, l)) in conns.into_iter().enumerate() {
             let mut s = MioStream::from_std(s);
-            self.poll.registry().register(&mut s, Token(i), BOTH).expect("register");
-            v.push(Conn { s, l, rest: Vec::new(), out: Vec::new(), sent: 0 });
+            self.poll
+                .registry()
+                .register(&mut s, Token(i), BOTH)
+                .expect("register");
+            v.push(Conn {
+                s,
+                l,
+                rest: Vec::new(),
+                out: Vec::new(),
+                sent: 0,
+            });
         }
         while open > 0 {
             self.wait();
@@ -163,7 +187,10 @@ impl Engine for Loop {
             }
         }
         let back = v.into_iter().map(|mut c| {
-            self.poll.registry().deregister(&mut c.s).expect("deregister");
+            self.poll
+                .registry()
+                .deregister(&mut c.s)
+                .expect("deregister");
             (c.s.into(), c.l)
         });
         back.collect()
@@ -173,9 +200,15 @@ impl Engine for Loop {
 const LISTENER: Token = Token(usize::MAX);
 
 fn serve(mut lp: Loop, port: u16) {
-    let std = runtime().block_on(async { listener(port) }).into_std().expect("a listener");
+    let std = runtime()
+        .block_on(async { listener(port) })
+        .into_std()
+        .expect("a listener");
     let mut l = TcpListener::from_std(std);
-    lp.poll.registry().register(&mut l, LISTENER, Interest::READABLE).expect("register");
+    lp.poll
+        .registry()
+        .register(&mut l, LISTENER, Interest::READABLE)
+        .expect("register");
     let mut conns: Vec<Option<Conn<Server>>> = Vec::new();
     let mut free = Vec::new();
     ready();
@@ -189,8 +222,17 @@ fn serve(mut lp: Loop, port: u16) {
                         conns.push(None);
                         conns.len() - 1
                     });
-                    lp.poll.registry().register(&mut s, Token(k), BOTH).expect("register");
-                    conns[k] = Some(Conn { s, l: Server::default(), rest: Vec::new(), out: Vec::new(), sent: 0 });
+                    lp.poll
+                        .registry()
+                        .register(&mut s, Token(k), BOTH)
+                        .expect("register");
+                    conns[k] = Some(Conn {
+                        s,
+                        l: Server::default(),
+                        rest: Vec::new(),
+                        out: Vec::new(),
+                        sent: 0,
+                    });
                 }
                 continue;
             }

@@ -48,7 +48,12 @@ fn url(port: u16) -> String {
 }
 
 async fn serve(port: u16) -> Result<()> {
-    let _server = Server::builder().listen(url(port)).max_connections(100_000).handler(Serving).start().await?;
+    let _server = Server::builder()
+        .listen(url(port))
+        .max_connections(100_000)
+        .handler(Serving)
+        .start()
+        .await?;
     ready();
     std::future::pending().await
 }
@@ -57,14 +62,25 @@ async fn serve(port: u16) -> Result<()> {
 async fn once(port: u16) -> network_system::Connection {
     let mut c = network_system::connect(&url(port)).await.expect("connect");
     let (mut sent, mut got) = (Tally::default(), Tally::default());
-    c.send(Pattern::new(ECHO, CTRL).next(0, &mut sent)).await.expect("send");
-    got.add(&c.receive().await.expect("receive").expect("the server closed"));
+    c.send(Pattern::new(ECHO, CTRL).next(0, &mut sent))
+        .await
+        .expect("send");
+    got.add(
+        &c.receive()
+            .await
+            .expect("receive")
+            .expect("the server closed"),
+    );
     sent.check(got, 1);
     c
 }
 
 fn client(port: u16, handler: impl Handler) -> Client {
-    Client::builder(url(port)).reconnect(Backoff::never()).handler(handler).start().expect("a client")
+    Client::builder(url(port))
+        .reconnect(Backoff::never())
+        .handler(handler)
+        .start()
+        .expect("a client")
 }
 
 /// What a handler tells the main task: what it sent, what it got, and latencies.
@@ -86,7 +102,11 @@ impl Handler for Streamer {
     async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
         if let Some(sent) = self.sent.lock().expect("no panic").take() {
             let (t0, c0) = *self.began.lock().expect("no panic");
-            let _ = self.done.send(((sent, Tally::from_answer(message), Vec::new()), now() - t0, c0));
+            let _ = self.done.send((
+                (sent, Tally::from_answer(message), Vec::new()),
+                now() - t0,
+                c0,
+            ));
             return Ok(());
         }
         let (mut pattern, mut sent) = (Pattern::new(SINK, self.a.size), Tally::default());
@@ -107,7 +127,15 @@ impl Handler for Streamer {
 async fn stream(a: &Args) {
     let (done, mut results) = unbounded_channel();
     let (sent, began) = Default::default();
-    let _client = client(a.port, Streamer { a: a.clone(), sent, done, began });
+    let _client = client(
+        a.port,
+        Streamer {
+            a: a.clone(),
+            sent,
+            done,
+            began,
+        },
+    );
     let ((sent, got, _), ns, c0) = results.recv().await.expect("a result");
     sent.check(got, 1);
     report(a, got.count, ns, &mut [], c0);
@@ -176,7 +204,12 @@ async fn echo(a: &Args) {
             done: Done::default(),
         };
         let (report, open) = (tx.clone(), opened.clone());
-        let handler = Arc::new(Echoer { load: Mutex::new(load), report, open, begun: AtomicU64::new(0) });
+        let handler = Arc::new(Echoer {
+            load: Mutex::new(load),
+            report,
+            open,
+            begun: AtomicU64::new(0),
+        });
         clients.push(client(a.port, handler.clone()));
         handlers.push(handler);
     }
@@ -234,7 +267,10 @@ impl Handler for Fan {
 async fn fanout(a: &Args) {
     let (events, mut heard): (_, UnboundedReceiver<()>) = unbounded_channel();
     let shared = Arc::new(Mutex::new(None));
-    let fan = || Fan { shared: shared.clone(), events: events.clone() };
+    let fan = || Fan {
+        shared: shared.clone(),
+        events: events.clone(),
+    };
     let clients: Vec<_> = (0..a.conns).map(|_| client(a.port, fan())).collect();
     for _ in &clients {
         heard.recv().await;

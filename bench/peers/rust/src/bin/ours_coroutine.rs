@@ -35,8 +35,15 @@ async fn serve(port: u16) {
 async fn once(port: u16) -> Connection {
     let mut c = network_system::connect(&url(port)).await.expect("connect");
     let (mut sent, mut got) = (Tally::default(), Tally::default());
-    c.send(Pattern::new(ECHO, CTRL).next(0, &mut sent)).await.expect("send");
-    got.add(&c.receive().await.expect("receive").expect("the server closed"));
+    c.send(Pattern::new(ECHO, CTRL).next(0, &mut sent))
+        .await
+        .expect("send");
+    got.add(
+        &c.receive()
+            .await
+            .expect("receive")
+            .expect("the server closed"),
+    );
     sent.check(got, 1);
     c
 }
@@ -60,7 +67,11 @@ async fn stream(a: &Args) -> network_system::Result<()> {
 }
 
 /// Keeps a window of messages under way until `end`.
-async fn load(mut c: Connection, a: Args, end: u64) -> network_system::Result<(Tally, Tally, Vec<u32>)> {
+async fn load(
+    mut c: Connection,
+    a: Args,
+    end: u64,
+) -> network_system::Result<(Tally, Tally, Vec<u32>)> {
     let (mut sent, mut got, mut lat) = (Tally::default(), Tally::default(), Vec::new());
     let (mut pattern, mut clock) = (Pattern::new(ECHO, a.size), LazyClock::new(a.window));
     for _ in 0..a.window {
@@ -86,7 +97,10 @@ async fn echo(a: &Args) {
         open.push(once(a.port).await);
     }
     let (c0, t0) = (cpu(), now());
-    let mut tasks: JoinSet<_> = open.into_iter().map(|c| load(c, a.clone(), t0 + a.span())).collect();
+    let mut tasks: JoinSet<_> = open
+        .into_iter()
+        .map(|c| load(c, a.clone(), t0 + a.span()))
+        .collect();
     let (mut sent, mut got, mut lat) = (Tally::default(), Tally::default(), Vec::new());
     while let Some(done) = tasks.join_next().await {
         let (s, g, l) = done.expect("a task").expect("a connection failed");

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use quinn::rustls;
 use peers::ready;
 use peers::stream_sink::{Peer, Serve, run};
+use quinn::rustls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
@@ -69,13 +69,21 @@ impl Drop for Bi {
 }
 
 impl AsyncRead for Bi {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        b: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         AsyncRead::poll_read(Pin::new(&mut self.recv), cx, b)
     }
 }
 
 impl AsyncWrite for Bi {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        b: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         AsyncWrite::poll_write(Pin::new(&mut self.send), cx, b)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -86,8 +94,16 @@ impl AsyncWrite for Bi {
     }
 }
 
-fn framed(send: quinn::SendStream, recv: quinn::RecvStream, conn: quinn::Connection) -> Framed<Bi, LengthDelimitedCodec> {
-    let mut f = Framed::with_capacity(Bi { send, recv, conn }, LengthDelimitedCodec::new(), 64 * 1024);
+fn framed(
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    conn: quinn::Connection,
+) -> Framed<Bi, LengthDelimitedCodec> {
+    let mut f = Framed::with_capacity(
+        Bi { send, recv, conn },
+        LengthDelimitedCodec::new(),
+        64 * 1024,
+    );
     f.set_backpressure_boundary(128 * 1024);
     f
 }
@@ -122,23 +138,30 @@ impl Peer for Quic {
                 quinn::crypto::rustls::QuicClientConfig::try_from(c).expect("quinn"),
             ));
             cc.transport_config(transport());
-            let mut ep = quinn::Endpoint::client("127.0.0.1:0".parse().expect("quinn")).expect("quinn");
+            let mut ep =
+                quinn::Endpoint::client("127.0.0.1:0".parse().expect("quinn")).expect("quinn");
             ep.set_default_client_config(cc);
             ep
         });
-        let c = ep.connect(([127, 0, 0, 1], port).into(), "localhost").expect("quinn").await.expect("connect");
+        let c = ep
+            .connect(([127, 0, 0, 1], port).into(), "localhost")
+            .expect("quinn")
+            .await
+            .expect("connect");
         let (s, r) = c.open_bi().await.expect("stream");
         framed(s, r, c)
     }
     async fn listen(port: u16) {
         let k = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("quinn");
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(k.signing_key.serialize_der());
-        let sc = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("quinn")
-            .with_no_client_auth()
-            .with_single_cert(vec![k.cert.der().clone()], key.into())
-            .expect("quinn");
+        let sc = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("quinn")
+        .with_no_client_auth()
+        .with_single_cert(vec![k.cert.der().clone()], key.into())
+        .expect("quinn");
         let mut c = quinn::ServerConfig::with_crypto(Arc::new(
             quinn::crypto::rustls::QuicServerConfig::try_from(sc).expect("quinn"),
         ));

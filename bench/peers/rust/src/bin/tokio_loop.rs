@@ -37,11 +37,23 @@ struct Conn<L> {
 
 impl<L: Logic + Unpin> Conn<L> {
     fn new(s: TcpStream, l: L) -> Self {
-        Conn { s, l, rest: Vec::new(), out: Vec::new(), sent: 0, mail: None }
+        Conn {
+            s,
+            l,
+            rest: Vec::new(),
+            out: Vec::new(),
+            sent: 0,
+            mail: None,
+        }
     }
 
     /// Ok(true): done. Ok(false): must wait.
-    fn turn(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<bool> {
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> std::io::Result<bool> {
         loop {
             while self.sent < self.out.len() {
                 match Pin::new(&mut self.s).poll_write(cx, &self.out[self.sent..]) {
@@ -75,7 +87,12 @@ impl<L: Logic + Unpin> Conn<L> {
     }
 
     /// One read, one batch. False: nothing to read now, or replies still wait to leave.
-    fn read(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<bool> {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> std::io::Result<bool> {
         if self.out.len() - self.sent > 4 * READ {
             return Ok(false);
         }
@@ -92,12 +109,20 @@ impl<L: Logic + Unpin> Conn<L> {
         if n == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-        let to = if self.out.is_empty() { out } else { &mut self.out };
+        let to = if self.out.is_empty() {
+            out
+        } else {
+            &mut self.out
+        };
         let used = walk(&input[..have + n], &mut self.l, to);
         self.rest.clear();
         self.rest.extend_from_slice(&input[used..have + n]);
         if let Some(frames) = self.l.broadcast() {
-            EVERYONE.with_borrow(|all| all.iter().filter_map(Weak::upgrade).for_each(|m| post(&m, frames)));
+            EVERYONE.with_borrow(|all| {
+                all.iter()
+                    .filter_map(Weak::upgrade)
+                    .for_each(|m| post(&m, frames))
+            });
             frames.clear();
         }
         Ok(true)
@@ -143,7 +168,11 @@ impl Engine for Loop {
         self.0.block_on(dial(port))
     }
 
-    fn run<L: Logic + Unpin + Send + 'static>(&mut self, conns: Vec<(TcpStream, L)>, one_ends_all: bool) -> Vec<(TcpStream, L)> {
+    fn run<L: Logic + Unpin + Send + 'static>(
+        &mut self,
+        conns: Vec<(TcpStream, L)>,
+        one_ends_all: bool,
+    ) -> Vec<(TcpStream, L)> {
         self.0.block_on(async {
             let (mut tasks, mut done) = (JoinSet::new(), Vec::new());
             for (s, l) in conns {

@@ -2,8 +2,8 @@
 //! windows are raised from 64 KiB so that flow control is not what is measured.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use peers::frames::FanOut;
 use peers::*;
@@ -18,9 +18,9 @@ use tonic::{Request, Response, Status, Streaming};
 pub mod pb {
     tonic::include_proto!("echo");
 }
+use pb::Msg;
 use pb::echo_client::EchoClient;
 use pb::echo_server::{Echo, EchoServer};
-use pb::Msg;
 
 const WINDOW: u32 = 8 << 20;
 
@@ -36,7 +36,10 @@ impl Echo for Svc {
 
     type StreamStream = Pin<Box<dyn Stream<Item = Result<Msg, Status>> + Send>>;
 
-    async fn stream(&self, r: Request<Streaming<Msg>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        r: Request<Streaming<Msg>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         let (tx, rx) = unbounded_channel();
         EVERYONE.lock().expect("no panic").push(tx);
         let mut tally = Tally::default();
@@ -54,21 +57,32 @@ impl Echo for Svc {
                     }
                     None
                 }
-                _ => Some(Ok(Msg { body: tally.answer().into() })),
+                _ => Some(Ok(Msg {
+                    body: tally.answer().into(),
+                })),
             },
         });
-        Ok(Response::new(Box::pin(answers.merge(UnboundedReceiverStream::new(rx).map(Ok)))))
+        Ok(Response::new(Box::pin(
+            answers.merge(UnboundedReceiverStream::new(rx).map(Ok)),
+        )))
     }
 }
 
 async fn dial(port: u16) -> EchoClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("an address");
-    let endpoint = endpoint.tcp_nodelay(true).initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let endpoint = endpoint
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
     EchoClient::new(endpoint.connect().await.expect("connect"))
 }
 
 async fn call(c: &mut EchoClient<Channel>, body: Vec<u8>, got: &mut Tally) -> u64 {
-    let m = c.unary(Msg { body: body.into() }).await.expect("call").into_inner();
+    let m = c
+        .unary(Msg { body: body.into() })
+        .await
+        .expect("call")
+        .into_inner();
     got.add(&m.body);
     token(&m.body)
 }
@@ -84,7 +98,10 @@ async fn once(port: u16) -> EchoClient<Channel> {
 
 async fn stream(a: &Args) {
     let mut c = once(a.port).await;
-    let (mut pattern, result) = (Pattern::new(SINK, a.size), Arc::new(Mutex::new(Tally::default())));
+    let (mut pattern, result) = (
+        Pattern::new(SINK, a.size),
+        Arc::new(Mutex::new(Tally::default())),
+    );
     let (c0, t0) = (cpu(), now());
     let (end, shared) = (t0 + a.span(), result.clone());
     let (mut sent, mut ended) = (Tally::default(), false);
@@ -96,9 +113,13 @@ async fn stream(a: &Args) {
         if sent.count.is_multiple_of(64) && now() >= end {
             ended = true;
             *shared.lock().expect("no panic") = sent;
-            return Some(Msg { body: Pattern::new(END, CTRL).bytes.into() });
+            return Some(Msg {
+                body: Pattern::new(END, CTRL).bytes.into(),
+            });
         }
-        Some(Msg { body: pattern.next(sent.count, &mut sent).to_vec().into() })
+        Some(Msg {
+            body: pattern.next(sent.count, &mut sent).to_vec().into(),
+        })
     }));
     let mut s = c.stream(out).await.expect("stream").into_inner();
     let m = s.message().await.expect("receive").expect("an answer");
@@ -113,11 +134,20 @@ async fn pipelined(a: &Args) {
     let (mut sent, mut got) = (Tally::default(), Tally::default());
     let (tx, rx) = channel(a.window);
     let (c0, t0) = (cpu(), now());
-    let send = |tx: &Sender<Msg>, m: &[u8]| tx.try_send(Msg { body: m.to_vec().into() }).expect("room");
+    let send = |tx: &Sender<Msg>, m: &[u8]| {
+        tx.try_send(Msg {
+            body: m.to_vec().into(),
+        })
+        .expect("room")
+    };
     for _ in 0..a.window {
         send(&tx, pattern.next(t0, &mut sent));
     }
-    let mut s = c.stream(ReceiverStream::new(rx)).await.expect("stream").into_inner();
+    let mut s = c
+        .stream(ReceiverStream::new(rx))
+        .await
+        .expect("stream")
+        .into_inner();
     while got.count < sent.count {
         got.add(&s.message().await.expect("receive").expect("closed").body);
         let t = clock.now();
@@ -141,7 +171,8 @@ async fn unary(a: &Args) {
         for _ in 0..a.window {
             let (mut c, mut pattern) = (c.clone(), Pattern::new(ECHO, a.size));
             tasks.spawn(async move {
-                let (mut sent, mut got, mut lat, mut t) = (Tally::default(), Tally::default(), Vec::new(), now());
+                let (mut sent, mut got, mut lat, mut t) =
+                    (Tally::default(), Tally::default(), Vec::new(), now());
                 while t < end {
                     call(&mut c, pattern.next(t, &mut sent).to_vec(), &mut got).await;
                     let u = now();
@@ -167,13 +198,24 @@ async fn unary(a: &Args) {
 }
 
 async fn fanout(a: &Args) {
-    let (done, ended) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicU64::new(u64::MAX)));
+    let (done, ended) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(AtomicU64::new(u64::MAX)),
+    );
     let shared: Arc<OnceLock<Arc<FanOut>>> = Arc::default();
     let mut senders = Vec::new();
     for _ in 0..a.conns {
         let (tx, rx) = channel(a.window + 1);
-        tx.try_send(Msg { body: Pattern::new(ECHO, CTRL).bytes.into() }).expect("room");
-        let mut s = dial(a.port).await.stream(ReceiverStream::new(rx)).await.expect("stream").into_inner();
+        tx.try_send(Msg {
+            body: Pattern::new(ECHO, CTRL).bytes.into(),
+        })
+        .expect("room");
+        let mut s = dial(a.port)
+            .await
+            .stream(ReceiverStream::new(rx))
+            .await
+            .expect("stream")
+            .into_inner();
         s.message().await.expect("receive").expect("an echo");
         let (tx2, shared, done, ended) = (tx.clone(), shared.clone(), done.clone(), ended.clone());
         tokio::spawn(async move {
@@ -192,7 +234,12 @@ async fn fanout(a: &Args) {
     let (c0, t0) = (cpu(), now());
     let all = shared.get_or_init(|| FanOut::new(a, t0 + a.span()));
     for _ in 0..a.window {
-        senders[0].send(Msg { body: all.next(now()).into() }).await.expect("send");
+        senders[0]
+            .send(Msg {
+                body: all.next(now()).into(),
+            })
+            .await
+            .expect("send");
     }
     done.notified().await;
     report(a, all.finish(), ended.load(Relaxed) - t0, &mut [], c0);

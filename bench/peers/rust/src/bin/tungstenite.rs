@@ -27,7 +27,10 @@ impl Peer for Ws {
         Message::Binary(b)
     }
     async fn connect(port: u16) -> Self::Conn {
-        client_async("ws://localhost/", dial(port).await).await.expect("handshake").0
+        client_async("ws://localhost/", dial(port).await)
+            .await
+            .expect("handshake")
+            .0
     }
     async fn listen(port: u16) {
         let l = listener(port);
