@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use network_system::{Backoff, Client, CloseReason, Handler, MessageRef, Result, Server, Session};
+use network_system::{
+    Backoff, Client, CloseReason, Handler, MessageRef, Result, Sending, Server, Session,
+};
 use peers::frames::FanOut;
 use peers::*;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -141,7 +142,7 @@ async fn stream(a: &Args) {
     report(a, got.count, ns, &mut [], c0);
 }
 
-/// What one connection of a load has done: only its own task touches it.
+/// What all connections of a load share: they live on one thread.
 struct Load {
     pattern: Pattern,
     clock: LazyClock,
@@ -150,12 +151,38 @@ struct Load {
     done: Done,
 }
 
+thread_local! {
+    static LOAD: RefCell<Option<Load>> = const { RefCell::new(None) };
+}
+
+/// Sends the next message of the load.
+fn send_next<'a>(load: &mut Load, session: &'a Session, t: u64) -> Sending<'a> {
+    session.send(load.pattern.next(t, &mut load.done.0))
+}
+
 /// Keeps a window of messages under way until the time is over.
 struct Echoer {
-    load: Mutex<Load>,
+    opened: UnboundedSender<Session>,
     report: UnboundedSender<Done>,
-    open: UnboundedSender<Session>,
-    begun: AtomicU64,
+}
+
+impl Echoer {
+    /// Checks what came; what is sent for it.
+    fn turn<'a>(&self, load: &mut Load, session: &'a Session, m: &[u8]) -> Option<Sending<'a>> {
+        let (sent, got, lat) = &mut load.done;
+        got.add(m);
+        let t = load.clock.now();
+        if load.timed {
+            lat.push((t - token(m)).min(u32::MAX as u64) as u32);
+        }
+        if t < load.end {
+            return Some(send_next(load, session, t));
+        }
+        if got.count == sent.count {
+            let _ = self.report.send(std::mem::take(&mut load.done));
+        }
+        None
+    }
 }
 
 impl Handler for Echoer {
@@ -164,87 +191,57 @@ impl Handler for Echoer {
     }
 
     async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
-        if self.begun.load(Relaxed) == 0 {
-            // the echo that shows that the server has this connection; the load is begun from outside
-            self.begun.store(1, Relaxed);
-            let _ = self.open.send(session.clone());
-            return Ok(());
+        let sending = LOAD.with_borrow_mut(|load| match load {
+            Some(load) => self.turn(load, session, message),
+            None => {
+                // the echo that shows that the server has this connection
+                let _ = self.opened.send(session.clone());
+                None
+            }
+        });
+        match sending {
+            Some(sending) => sending.await,
+            None => Ok(()),
         }
-        let sending = {
-            let mut load = self.load.lock().expect("no panic");
-            let load = &mut *load;
-            let (sent, got, lat) = &mut load.done;
-            got.add(message);
-            let t = load.clock.now();
-            if load.timed {
-                lat.push((t - token(message)).min(u32::MAX as u64) as u32);
-            }
-            if t >= load.end {
-                if got.count == sent.count {
-                    let _ = self.report.send(std::mem::take(&mut load.done));
-                }
-                return Ok(());
-            }
-            session.send(load.pattern.next(t, sent))
-        };
-        sending.await
     }
 }
 
 async fn echo(a: &Args) {
-    let ((tx, mut reports), (opened, mut open)) = (unbounded_channel(), unbounded_channel());
-    let mut clients = Vec::new();
-    let mut handlers = Vec::new();
-    for _ in 0..a.conns {
-        let load = Load {
-            pattern: Pattern::new(ECHO, a.size),
-            clock: LazyClock::new(a.window),
-            timed: a.timed(),
-            end: u64::MAX,
-            done: Done::default(),
-        };
-        let (report, open) = (tx.clone(), opened.clone());
-        let handler = Arc::new(Echoer {
-            load: Mutex::new(load),
-            report,
-            open,
-            begun: AtomicU64::new(0),
-        });
-        clients.push(client(a.port, handler.clone()));
-        handlers.push(handler);
-    }
+    let ((report_tx, mut reports), (opened, mut open)) = (unbounded_channel(), unbounded_channel());
+    let echoer = || Echoer {
+        opened: opened.clone(),
+        report: report_tx.clone(),
+    };
+    let clients: Vec<_> = (0..a.conns).map(|_| client(a.port, echoer())).collect();
     let mut sessions = Vec::new();
     for _ in &clients {
         sessions.push(open.recv().await.expect("a connection"));
     }
+    let (pattern, clock) = (Pattern::new(ECHO, a.size), LazyClock::new(a.window));
     let (c0, t0) = (cpu(), now());
-    for handler in &handlers {
-        handler.load.lock().expect("no panic").end = t0 + a.span();
-    }
-    for (client, handler) in clients.iter().zip(&handlers) {
+    let (timed, end, done) = (a.timed(), t0 + a.span(), Done::default());
+    LOAD.set(Some(Load {
+        pattern,
+        clock,
+        timed,
+        end,
+        done,
+    }));
+    for session in &sessions {
         for _ in 0..a.window {
-            let message = {
-                let mut load = handler.load.lock().expect("no panic");
-                let load = &mut *load;
-                load.pattern.next(now(), &mut load.done.0).to_vec()
-            };
-            client.send(message).await.expect("send");
+            let next =
+                |load: &mut Option<Load>| send_next(load.as_mut().expect("a load"), session, now());
+            LOAD.with_borrow_mut(next).await.expect("send");
         }
     }
-    let (mut sent, mut got, mut lat) = (Tally::default(), Tally::default(), Vec::new());
-    for _ in &clients {
-        let (s, g, l) = reports.recv().await.expect("a result");
-        sent.merge(s);
-        got.merge(g);
-        lat.extend(l);
-    }
+    let (sent, got, mut lat) = reports.recv().await.expect("a result");
     let t1 = now();
     sent.check(got, 1);
     report(a, got.count, t1 - t0, &mut lat, c0);
 }
 
 struct Fan {
-    shared: Arc<Mutex<Option<Arc<FanOut>>>>,
+    shared: Arc<OnceLock<Arc<FanOut>>>,
     events: UnboundedSender<()>,
 }
 
@@ -254,8 +251,7 @@ impl Handler for Fan {
     }
 
     async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
-        let shared = self.shared.lock().expect("no panic").clone();
-        match shared.as_ref().map(|s| (s, s.arrived(message))) {
+        match self.shared.get().map(|s| (s, s.arrived(message))) {
             Some((_, Some(next))) => return session.send(next).await,
             Some((shared, None)) if !shared.done() => {}
             _ => drop(self.events.send(())),
@@ -266,7 +262,7 @@ impl Handler for Fan {
 
 async fn fanout(a: &Args) {
     let (events, mut heard): (_, UnboundedReceiver<()>) = unbounded_channel();
-    let shared = Arc::new(Mutex::new(None));
+    let shared = Arc::new(OnceLock::new());
     let fan = || Fan {
         shared: shared.clone(),
         events: events.clone(),
@@ -276,8 +272,7 @@ async fn fanout(a: &Args) {
         heard.recv().await;
     }
     let (c0, t0) = (cpu(), now());
-    let all = FanOut::new(a, t0 + a.span());
-    *shared.lock().expect("no panic") = Some(all.clone());
+    let all = shared.get_or_init(|| FanOut::new(a, t0 + a.span()));
     for _ in 0..a.window {
         clients[0].send(all.next(now())).await.expect("send");
     }
