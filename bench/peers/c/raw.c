@@ -89,7 +89,8 @@ static void pingpong(void) {
 // One connection, a window. Never blocks in a write, so that the server may.
 static void pipeline(void) {
   int fd = dial(a->port + 1);
-  size_t k = write_room / frame ? write_room / frame : 1;
+  tune_for(fd, (size_t)a->size);
+  size_t k = read_room / frame ? read_room / frame : 1;
   if (k > (size_t)a->window) k = (size_t)a->window;
   char *b = pack((int)k, K_ECHO);
   buffer_t in = buffer(a->size, read_room);
@@ -137,7 +138,7 @@ static int *dial_all(int ep) {
   int *fd = calloc((size_t)a->conns, sizeof *fd);
   char *b = pack(1, K_ECHO), *r = pack(1, K_ECHO);
   for (int i = 0; i < a->conns; i++) {
-    struct epoll_event ev = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
+    struct epoll_event ev = {.events = EDGE, .data.u32 = (uint32_t)i};
     fd[i] = dial(a->port);
     write_all(fd[i], b, frame); /* the server has it */
     read_exact(fd[i], r, frame);
@@ -147,20 +148,23 @@ static int *dial_all(int ep) {
 }
 
 // The unfinished frames of many connections, which share one buffer to read into.
-typedef struct { buffer_t in; char *rest; size_t *have; char *start; } inbox_t;
+typedef struct { buffer_t in; char *rest; size_t *have; char *start; int more; } inbox_t;
 
 static inbox_t inbox(void) {
-  inbox_t x = {buffer(a->size, read_room), malloc((size_t)a->conns * frame), calloc((size_t)a->conns, sizeof(size_t)), NULL};
+  inbox_t x = {buffer(a->size, read_room), malloc((size_t)a->conns * frame), calloc((size_t)a->conns, sizeof(size_t)), NULL, 0};
   return x;
 }
 
-// Reads once from a connection; returns how many whole frames lie at x->start.
+// Reads once from a connection, and says in x->more whether there may be more; returns how many whole
+// frames lie at x->start.
 static size_t fill(inbox_t *x, int fd, uint32_t i, tally_t *got) {
   char *rest = x->rest + i * frame;
   x->start = x->in.base - x->have[i];
   memcpy(x->start, rest, x->have[i]);
-  ssize_t r = recv(fd, x->in.base, x->in.room, 0);
-  if (r <= 0) die("raw: closed");
+  ssize_t r = recv(fd, x->in.base, x->in.room, MSG_DONTWAIT);
+  if (r == 0 || (r < 0 && errno != EAGAIN)) die("raw: closed");
+  x->more = r == (ssize_t)x->in.room;
+  if (r < 0) return 0;
   size_t have = x->have[i] + (size_t)r, n = take(x->start, have, got);
   x->have[i] = have - n * frame;
   memcpy(rest, x->start + n * frame, x->have[i]);
@@ -186,12 +190,14 @@ static void many(void) {
     int k = epoll_wait(ep, evs, 1024, 1000);
     for (int q = 0; q < k; q++) {
       uint32_t i = evs[q].data.u32;
-      size_t n = fill(&x, fd[i], i, &got);
-      t = now_ns();
-      if (a->window == 1 && n) lat_add(&l, t - token(x.start + 4));
-      if (t >= end || !n) continue;
-      stamp(x.start, n, t, body, &sent); /* what came is what is sent next */
-      write_all(fd[i], x.start, n * frame);
+      do {
+        size_t n = fill(&x, fd[i], i, &got);
+        t = now_ns();
+        if (a->window == 1 && n) lat_add(&l, t - token(x.start + 4));
+        if (t >= end || !n) continue;
+        stamp(x.start, n, t, body, &sent); /* what came is what is sent next */
+        write_all(fd[i], x.start, n * frame);
+      } while (x.more);
     }
   }
   tally_check(sent, got);
@@ -217,7 +223,8 @@ static void fanout(void) {
     }
     if (got.count == sent.count * n) break;
     int k = epoll_wait(ep, evs, 1024, 1000);
-    for (int q = 0; q < k; q++) fill(&x, fd[evs[q].data.u32], evs[q].data.u32, &got);
+    for (int q = 0; q < k; q++) do fill(&x, fd[evs[q].data.u32], evs[q].data.u32, &got);
+      while (x.more);
     t = now_ns();
   }
   sent.count *= n;
@@ -259,9 +266,11 @@ static void rate(void) {
     int k = epoll_pwait2(ep, evs, 1024, &ts, NULL);
     for (int q = 0; q < k; q++) {
       uint32_t i = evs[q].data.u32;
-      size_t n = fill(&x, fd[i], i, &got);
-      t = now_ns();
-      for (size_t j = 0; j < n; j++) lat_add(&l, t - token(x.start + j * frame + 4));
+      do {
+        size_t n = fill(&x, fd[i], i, &got);
+        t = now_ns();
+        for (size_t j = 0; j < n; j++) lat_add(&l, t - token(x.start + j * frame + 4));
+      } while (x.more);
     }
     t = now_ns();
   }

@@ -66,9 +66,10 @@ static void *serve_blocking(void *arg) {
   buffer_t b = buffer(64 * 1024, room);
   char *start = b.base;
   tally_t tally = {0, 0};
-  for (;;) {
+  for (int first = 1;; first = 0) {
     ssize_t n = recv(fd, b.base, b.room, 0), used;
     if (n <= 0) break;
+    if (first && n >= 4) tune_for(fd, get_u32(b.base));
     size_t have = (size_t)(b.base - start) + (size_t)n;
     if ((used = serve(fd, start, have, &tally)) < 0) break;
     have -= (size_t)used;
@@ -102,7 +103,7 @@ static void accept_one(int l, int ep) {
   }
   c->at = open_count;
   all[open_count++] = c;
-  struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
+  struct epoll_event ev = {.events = EDGE, .data.ptr = c};
   epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
 }
 
@@ -112,6 +113,25 @@ static void drop(conn_t *c) {
   close(c->fd);
   free(c->rest);
   free(c);
+}
+
+// Reads and answers once; whether there may be more.
+static int turn(conn_t *c, buffer_t *b) {
+  char *start = b->base - c->have;
+  if (c->have) memcpy(start, c->rest, c->have);
+  ssize_t r = recv(c->fd, b->base, b->room, 0), used;
+  if (r < 0 && errno == EAGAIN) return 0;
+  if (r <= 0 || (used = serve(c->fd, start, c->have + (size_t)r, &c->tally)) < 0) { drop(c); return 0; }
+  size_t left = c->have + (size_t)r - (size_t)used;
+  if (left) {
+    c->rest = realloc(c->rest, left);
+    memcpy(c->rest, start + used, left);
+  } else if (c->rest) {
+    free(c->rest);
+    c->rest = NULL;
+  }
+  c->have = left;
+  return (size_t)r == b->room;
 }
 
 void serve_forever(int port) {
@@ -127,21 +147,10 @@ void serve_forever(int port) {
     int n = epoll_wait(ep, evs, 1024, -1);
     for (int i = 0; i < n; i++) {
       conn_t *c = evs[i].data.ptr;
-      if (!c) { accept_one(l, ep); continue; }
-      char *start = b.base - c->have;
-      if (c->have) memcpy(start, c->rest, c->have);
-      ssize_t r = recv(c->fd, b.base, b.room, 0), used;
-      if (r < 0 && errno == EAGAIN) continue;
-      if (r <= 0 || (used = serve(c->fd, start, c->have + (size_t)r, &c->tally)) < 0) { drop(c); continue; }
-      size_t left = c->have + (size_t)r - (size_t)used;
-      if (left) {
-        c->rest = realloc(c->rest, left);
-        memcpy(c->rest, start + used, left);
-      } else if (c->rest) {
-        free(c->rest);
-        c->rest = NULL;
-      }
-      c->have = left;
+      if (!c) accept_one(l, ep);
+      else
+        while (turn(c, &b)) {
+        }
     }
   }
 }

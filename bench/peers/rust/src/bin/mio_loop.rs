@@ -211,6 +211,8 @@ fn serve(mut lp: Loop, port: u16) {
         .expect("register");
     let mut conns: Vec<Option<Conn<Server>>> = Vec::new();
     let mut free = Vec::new();
+    // what goes to everyone: written once for all events of a wait
+    let mut everyone = Vec::new();
     ready();
     loop {
         lp.wait();
@@ -241,9 +243,12 @@ fn serve(mut lp: Loop, port: u16) {
                 conns[i] = None;
                 free.push(i);
             } else if let Some(frames) = c.l.broadcast() {
-                let frames = std::mem::take(frames);
-                conns.iter_mut().flatten().for_each(|c| c.send(&frames));
+                everyone.append(frames);
             }
+        }
+        if !everyone.is_empty() {
+            conns.iter_mut().flatten().for_each(|c| c.send(&everyone));
+            everyone.clear();
         }
     }
 }
