@@ -28,7 +28,7 @@ def raise_file_limit(wanted=65536):
             continue
 
 
-def start(command, core, **streams):
+def start(command, core, env=None, **streams):
     """Starts a program, on one core if there is one."""
     parent = os.getpid()
 
@@ -40,7 +40,8 @@ def start(command, core, **streams):
         if core is not None:
             os.sched_setaffinity(0, {core})
 
-    return subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=in_child, **streams)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=in_child,
+                            env={**os.environ, **(env or {})}, **streams)
 
 
 def end(p):
@@ -100,19 +101,19 @@ def next_port():
     return str(_port[0])
 
 
-def measure(server, client, w, cores, seconds):
+def measure(server, client, w, cores, seconds, env=None):
     """One result, or None and why there is none."""
     ours, theirs = cores or (None, None)
     port = next_port()
     quiet = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    s = start([server, "server", port], ours, **quiet)
+    s = start([server, "server", port], ours, env, **quiet)
     c = result = None
     try:
         if not read_line(s, 10):
             return None, f"the server did not start: {last_words(s)}"
         time.sleep(0.02)
         base, cpu0 = memory_kib(s.pid), cpu_so_far(s.pid)
-        c = start([client, "client", port, *client_arguments(w, seconds)], theirs, **quiet)
+        c = start([client, "client", port, *client_arguments(w, seconds)], theirs, env, **quiet)
         line = read_line(c, 80 if w.kind == "idle" else seconds * 4 + 10)
         if not line:
             return None, f"the client gave no result: {last_words(c) or last_words(s) or 'it hung'}"

@@ -14,7 +14,7 @@ import time
 import chart
 import tables
 from measure import measure, raise_file_limit, system_calls
-from plan import BUILDS, CRATES, FRAMED, PACKAGES, PEERS, PLACEMENTS, label, workloads
+from plan import BUILDS, CRATES, FRAMED, PACKAGES, PEERS, PLACEMENTS, knobs, label, workloads
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -75,13 +75,17 @@ def machine():
     return ", ".join(parts + (["virtual machine"] if " hypervisor " in text else []))
 
 
+def revision():
+    return "network-system " + first_line("git", "-C", ROOT, "describe", "--always", "--dirty")
+
+
 def versions():
     found = [first_line("gcc", "--version"), first_line("rustc", "--version")]
     found += [f"{p} {first_line('dpkg-query', '-W', '-f=${Version}', p)}" for p in PACKAGES]
     with open(os.path.join(HERE, "rust", "Cargo.lock")) as f:
         lock = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', f.read()))
     found += [f"{c} {lock[c]}" for c in CRATES if c in lock]
-    found.append("network-system " + first_line("git", "-C", ROOT, "describe", "--always", "--dirty"))
+    found.append(revision())
     return "; ".join(found)
 
 
@@ -131,7 +135,8 @@ class Run:
         if not self.takes_part(name, w) or key in self.failures and number > 1:
             return
         server = self.programs[name]
-        r, why = measure(server, self.client(name, w), w, PLACEMENTS[placement], self.a.seconds)
+        env = knobs(name, w, placement)
+        r, why = measure(server, self.client(name, w), w, PLACEMENTS[placement], self.a.seconds, env)
         if r is None:
             self.failures[key] = why
             print(f"  {name}: {label(w)} ({placement}): {why}", flush=True)
@@ -185,11 +190,11 @@ def main():
     if not programs or not todo:
         sys.exit("nothing to measure")
     run, began = Run(a, programs), time.monotonic()
-    about = machine()
+    about = f"{machine()}; {revision()}"
     pieces = len(programs) * len(todo)
     print(f"{pieces} measurements of {a.seconds} s in each of {a.rounds} rounds", flush=True)
     with open(os.path.join(a.out, "results.jsonl"), "w") as f:
-        f.write(json.dumps({"machine": about, "versions": versions(), "rounds": a.rounds, "seconds": a.seconds}) + "\n")
+        f.write(json.dumps({"machine": machine(), "versions": versions(), "rounds": a.rounds, "seconds": a.seconds}) + "\n")
         for number in range(1, a.rounds + 1):
             if time.monotonic() - began > a.limit:
                 a.rounds = number - 1
@@ -202,7 +207,7 @@ def main():
             print(f"round {number} of {a.rounds} done after {time.monotonic() - began:.0f} s", flush=True)
     if a.calls and shutil.which("strace"):
         run.count_calls(todo)
-    head = (f"# Peers\n\n{about}\n\n{versions()}\n\nMedians of {a.rounds} interleaved rounds of {a.seconds} s, delivery "
+    head = (f"# Peers\n\n{machine()}\n\n{versions()}\n\nMedians of {a.rounds} interleaved rounds of {a.seconds} s, delivery "
             "verified. Ratios hold within one table only.\n")
     write(run, todo, head, about)
     with open(os.path.join(a.out, "results.md")) as f:

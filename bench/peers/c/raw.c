@@ -89,7 +89,6 @@ static void pingpong(void) {
 // One connection, a window. Never blocks in a write, so that the server may.
 static void pipeline(void) {
   int fd = dial(a->port + 1);
-  tune_for(fd, (size_t)a->size);
   size_t k = read_room / frame ? read_room / frame : 1;
   if (k > (size_t)a->window) k = (size_t)a->window;
   char *b = pack((int)k, K_ECHO);

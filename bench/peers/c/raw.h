@@ -29,6 +29,7 @@ static inline buffer_t buffer(int size, size_t room) {
   return b;
 }
 
+// What the runner may set, to find or use what is best for a workload.
 static inline size_t knob(const char *name, size_t usual) {
   const char *v = getenv(name);
   return v ? strtoull(v, NULL, 10) : usual;
@@ -40,12 +41,6 @@ static inline void tune(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   if (out) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
   if (in) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &in, sizeof in);
-}
-
-// With small messages a window stays in the cache when less of it is under way.
-static inline void tune_for(int fd, size_t message) {
-  int out = (int)knob("RAW_SEND", message <= 16 * 1024 ? SOCKET_SEND / 2 : SOCKET_SEND);
-  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
 }
 
 static inline struct sockaddr_in loopback(int port) {

@@ -66,10 +66,9 @@ static void *serve_blocking(void *arg) {
   buffer_t b = buffer(64 * 1024, room);
   char *start = b.base;
   tally_t tally = {0, 0};
-  for (int first = 1;; first = 0) {
+  for (;;) {
     ssize_t n = recv(fd, b.base, b.room, 0), used;
     if (n <= 0) break;
-    if (first && n >= 4) tune_for(fd, get_u32(b.base));
     size_t have = (size_t)(b.base - start) + (size_t)n;
     if ((used = serve(fd, start, have, &tally)) < 0) break;
     have -= (size_t)used;
