@@ -26,7 +26,7 @@
 #define SOCKET_SEND (256 * 1024)
 #define SOCKET_RECEIVE (4 << 20) /* see socket_receive() */
 #define READ_ROOM (128 * 1024)   /* bytes that one read takes at most */
-#define STREAM_BATCH (32 * 1024) /* bytes that a stream packs for one write */
+#define STREAM_BATCH (64 * 1024) /* bytes that a stream packs for one write */
 
 typedef struct {
   int server, port, size, conns, window;

@@ -8,9 +8,8 @@ use crate::{Args, BROADCAST, CTRL, ECHO, END, Pattern, SINK, Tally, now, token};
 
 /// Bytes that one read takes at most.
 pub const READ: usize = 128 * 1024;
-/// Bytes that a stream packs for one write: with what is copied from them they fit the first-level
-/// cache.
-pub const WRITE: usize = 32 * 1024;
+/// Bytes that a stream packs for one write.
+pub const WRITE: usize = 64 * 1024;
 
 /// What one connection does.
 pub trait Logic {
