@@ -54,9 +54,14 @@ Workload = namedtuple("Workload", "group kind size conns window")
 
 
 def knobs(name, w, placement):
-    """Environment that makes the ceiling one: on one core half the send buffer keeps a window of large
-    messages in the cache; on two it starves them."""
-    if name == "raw" and placement == "same" and w.kind == "echo" and w.size * w.window > 2**20:
+    """Environment that makes the ceiling one."""
+    if name != "raw":
+        return {}
+    if w.kind == "stream" and w.size < 512:
+        # what is packed stays in the first-level cache until it is copied
+        return {"RAW_WRITE": str(32 * 1024)}
+    if w.kind == "echo" and placement == "same" and w.size * w.window > 2**20:
+        # a window of large messages stays in the cache; on two cores it would starve them
         return {"RAW_SEND": str(128 * 1024)}
     return {}
 

@@ -320,6 +320,7 @@ int main(int argc, char **argv) {
   args_t args = parse_args(argc, argv);
   a = &args;
   frame = (size_t)a->size + 4;
+  if (a->size < 16 || a->size > MOST) die("raw: messages of 16 B to 64 KiB");
   read_room = knob("RAW_READ", READ_ROOM);
   write_room = knob("RAW_WRITE", STREAM_BATCH);
   if (a->server) serve_forever(a->port);

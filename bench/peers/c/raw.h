@@ -11,6 +11,7 @@
 
 #define PAGE 4096
 #define HEAD (16 * PAGE)
+#define MOST (64 * 1024) /* the largest message */
 
 // New bytes are read to the start of a page, which the kernel copies to fastest; an unfinished
 // frame (bytes[start..base]) is moved in front of them.

@@ -37,6 +37,7 @@ static ssize_t serve(int fd, char *b, size_t have, tally_t *tally) {
   char kind = K_ECHO;
   while (have - pos >= 4) {
     size_t len = get_u32(b + pos);
+    if (len > MOST) return -1;
     if (have - pos - 4 < len) break;
     char *m = b + pos + 4;
     pos += 4 + len;
@@ -63,7 +64,7 @@ static ssize_t serve(int fd, char *b, size_t have, tally_t *tally) {
 
 static void *serve_blocking(void *arg) {
   int fd = (int)(intptr_t)arg;
-  buffer_t b = buffer(64 * 1024, room);
+  buffer_t b = buffer(MOST, room);
   char *start = b.base;
   tally_t tally = {0, 0};
   for (;;) {
@@ -140,7 +141,7 @@ void serve_forever(int port) {
   pthread_create(&t, NULL, blocking_acceptor, (void *)(intptr_t)listen_on(port + 1));
   struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL}, evs[1024];
   epoll_ctl(ep, EPOLL_CTL_ADD, l, &ev);
-  buffer_t b = buffer(64 * 1024, room);
+  buffer_t b = buffer(MOST, room);
   server_ready();
   for (;;) {
     int n = epoll_wait(ep, evs, 1024, -1);
