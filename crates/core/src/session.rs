@@ -802,6 +802,14 @@ enum Slow<'a> {
 }
 
 impl<'a> Sending<'a> {
+    /// Whether there is nothing to wait for: the message is queued. Code that is not async can
+    /// send as long as this holds, and hand on what has to wait.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.is_none()
+    }
+
     #[cold]
     fn failed(error: Error) -> Self {
         Self(Some(Arc::new(Mutex::new(Slow::Failed(error)))))

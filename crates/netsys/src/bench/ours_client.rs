@@ -1,12 +1,12 @@
 //! Our client in a measurement: the handler-level API for everything that is under load. Workloads
 //! that open connections one after another use the coroutine level.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use network_system::{Backoff, Client, Connection, Handler, MessageRef, Sending, Session, Workers};
+use network_system::{
+    Backoff, Client, Connection, Handler, Inbox, MessageRef, Sending, Session, Workers,
+};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -16,7 +16,7 @@ use super::raw_client::MOST_CONNECTS;
 use super::raw_frames::closed;
 use super::roles::{ClientArgs, Outcome, Stopwatch, hold, publish};
 use super::statistics::Latencies;
-use super::verify::{COUNT, ECHO, Pattern, Tally, request, sequence, set_sequence};
+use super::verify::{COUNT, ECHO, Pattern, Tally, request, set_sequence};
 
 /// A stream hands over this many bytes before it lets them be written: as raw, which writes from
 /// a buffer of this size.
@@ -143,6 +143,8 @@ async fn stream(args: &ClientArgs) -> Result<Outcome> {
 struct Load {
     pattern: Pattern,
     window: u64,
+    /// How many messages a connection has numbered ahead.
+    ahead: u64,
     span: Duration,
     watch: Stopwatch,
     latencies: Mutex<Latencies>,
@@ -155,125 +157,146 @@ struct Done {
     received: u64,
 }
 
-/// One connection of a load. Its own task alone writes the numbers, so that they need no lock.
+/// One connection of a load.
 struct Echoer {
     load: Arc<Load>,
+    /// Locked once for each batch.
+    conversation: Mutex<Conversation>,
+}
+
+/// Where a connection is.
+#[derive(Default)]
+struct Conversation {
     /// The number of the message that comes next.
-    next: AtomicU64,
+    next: u64,
     /// The number of the message that is sent next.
-    end: AtomicU64,
+    end: u64,
     /// The sum of what came.
-    received: AtomicU64,
+    received: u64,
     /// The message whose time is taken: one of each window, as raw does, since a look at the clock
-    /// costs as much as a message. When it left, in nanoseconds.
-    timed: AtomicU64,
-    left: AtomicU64,
+    /// costs as much as a message. And when it left.
+    timed: u64,
+    left: Duration,
     /// Whether nothing more is to be sent.
-    over: AtomicBool,
+    over: bool,
+    /// The next messages to send, side by side, and where the next one is. They are numbered that
+    /// long before: a copy that reads what was just written in other pieces is slow. Raw numbers a
+    /// whole window first.
+    ahead: Vec<u8>,
+    at: usize,
 }
 
-/// A message is numbered so many messages before it is sent, where one connection has the thread: a
-/// copy that reads what was just written in other pieces is slow. Raw numbers a whole window first.
-const AHEAD: usize = 16;
+/// Bytes of messages that are numbered ahead, unless a single one is larger.
+const AHEAD: usize = 1024;
 
-thread_local! {
-    /// The next messages to send, side by side.
-    static NEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+impl Conversation {
+    fn new(pattern: &Pattern) -> Self {
+        let mut ahead = pattern.message().repeat((AHEAD / pattern.size()).max(1));
+        let messages = ahead.chunks_exact_mut(pattern.size());
+        messages
+            .zip(0..)
+            .for_each(|(message, number)| set_sequence(message, number));
+        Self {
+            ahead,
+            ..Self::default()
+        }
+    }
 
-impl Echoer {
     /// Checks a message that came back; whether to send one for it.
     #[inline(always)]
-    fn turn(&self, message: &[u8]) -> Result<bool> {
-        let load = &*self.load;
-        let next = self.next.load(Relaxed);
-        let sum = load.pattern.check(message, next)?;
-        let received = self.received.load(Relaxed).wrapping_add(sum);
-        self.received.store(received, Relaxed);
-        self.next.store(next + 1, Relaxed);
-        if next == self.timed.load(Relaxed) {
-            self.look(next);
+    fn receive(&mut self, load: &Load, message: &[u8]) -> Result<bool> {
+        let sum = load.pattern.check(message, self.next)?;
+        self.received = self.received.wrapping_add(sum);
+        if self.next == self.timed {
+            self.look(load);
         }
-        if self.over.load(Relaxed) {
-            self.finish(next + 1);
-            return Ok(false);
+        self.next += 1;
+        if self.over && self.next == self.end {
+            let (messages, received) = (self.next, self.received);
+            let _ = load.report.send(Ok(Done { messages, received }));
         }
-        Ok(true)
+        Ok(!self.over)
     }
 
     /// Takes the time of the message that has arrived, and of the one that is sent for it.
     #[inline(never)]
-    fn look(&self, arrived: u64) {
-        let load = &*self.load;
+    fn look(&mut self, load: &Load) {
         let now = load.watch.now();
-        let left = Duration::from_nanos(self.left.load(Relaxed));
-        guard(&load.latencies).add(now.saturating_sub(left), load.window);
-        self.left.store(nanoseconds(now), Relaxed);
-        self.timed.store(arrived + load.window, Relaxed);
-        if now >= load.span {
-            self.over.store(true, Relaxed);
-        }
-    }
-
-    /// After the time: reports when everything is back.
-    #[cold]
-    fn finish(&self, arrived: u64) {
-        let load = &*self.load;
-        if arrived == self.end.load(Relaxed) {
-            let _ = load.report.send(Ok(Done {
-                messages: arrived,
-                received: self.received.load(Relaxed),
-            }));
-        }
+        let latency = now.saturating_sub(self.left);
+        guard(&load.latencies).add(latency, load.window);
+        self.left = now;
+        self.timed = self.next + load.window;
+        self.over = now >= load.span;
     }
 
     /// Queues the next message.
     #[inline(always)]
-    fn send<'a>(&self, session: &'a Session) -> Sending<'a> {
-        let end = self.end.load(Relaxed);
-        self.end.store(end + 1, Relaxed);
-        let message = self.load.pattern.message();
-        let size = message.len();
-        NEXT.with_borrow_mut(|bytes| {
-            if bytes.len() != AHEAD * size {
-                *bytes = message.repeat(AHEAD);
+    fn send<'a>(&mut self, load: &Load, session: &'a Session) -> Sending<'a> {
+        let size = load.pattern.size();
+        let Some(message) = self.ahead.get_mut(self.at..self.at + size) else {
+            return Sending::default();
+        };
+        let sending = session.send(&*message);
+        // the place comes up again after all others
+        set_sequence(message, self.end + load.ahead);
+        self.end += 1;
+        self.at += size;
+        if self.at == self.ahead.len() {
+            self.at = 0;
+        }
+        sending
+    }
+}
+
+impl Echoer {
+    /// Answers what has come, until a message has to wait.
+    fn answer<'a>(
+        &self,
+        session: &'a Session,
+        inbox: &mut Inbox<'_>,
+    ) -> Result<Option<Sending<'a>>> {
+        let (load, conversation) = (&*self.load, &mut *guard(&self.conversation));
+        while let Some(message) = inbox.next() {
+            if conversation.receive(load, &message)? {
+                let sending = conversation.send(load, session);
+                if !sending.is_done() {
+                    return Ok(Some(sending));
+                }
             }
-            let at = (end as usize % AHEAD) * size;
-            let Some(next) = bytes.get_mut(at..at + size) else {
-                return Sending::default();
-            };
-            if sequence(next) != Some(end) {
-                set_sequence(next, end);
-            }
-            let sending = session.send(&*next);
-            set_sequence(next, end + AHEAD as u64);
-            sending
-        })
+        }
+        Ok(None)
     }
 }
 
 impl Handler for Echoer {
     async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
         let load = &*self.load;
-        self.left.store(nanoseconds(load.watch.now()), Relaxed);
+        guard(&self.conversation).left = load.watch.now();
         for _ in 0..load.window {
-            self.send(session).await?;
+            let sending = guard(&self.conversation).send(load, session);
+            sending.await?;
         }
         Ok(())
     }
 
-    #[inline(always)]
-    fn on_message(
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> network_system::Result<()> {
+        // all come through `on_batch`
+        Ok(())
+    }
+
+    async fn on_batch(
         &self,
         session: &Session,
-        message: &MessageRef<'_>,
-    ) -> impl Future<Output = network_system::Result<()>> + Send {
-        match self.turn(message) {
-            Ok(true) => self.send(session),
-            Ok(false) => Sending::default(),
-            Err(error) => {
-                let _ = self.load.report.send(Err(error));
-                Sending::default()
+        inbox: &mut Inbox<'_>,
+    ) -> network_system::Result<()> {
+        loop {
+            match self.answer(session, inbox) {
+                Ok(None) => return Ok(()),
+                Ok(Some(sending)) => sending.await?,
+                Err(error) => {
+                    let _ = self.load.report.send(Err(error));
+                    return Ok(());
+                }
             }
         }
     }
@@ -293,6 +316,7 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
     let load = Arc::new(Load {
         pattern: Pattern::new(ECHO, args.size)?,
         window,
+        ahead: (AHEAD / args.size).max(1) as u64,
         span: args.span(),
         watch: Stopwatch::start(),
         latencies: Mutex::new(Latencies::new()?),
@@ -303,12 +327,7 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
     for _ in 0..args.connections {
         let echoer = Echoer {
             load: load.clone(),
-            next: AtomicU64::new(0),
-            end: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            timed: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            over: AtomicBool::new(false),
+            conversation: Mutex::new(Conversation::new(&load.pattern)),
         };
         clients.push(client(args, &workers, echoer)?);
     }
@@ -367,10 +386,6 @@ async fn once(args: &ClientArgs, pattern: &Pattern) -> Result<(Connection, u64)>
         .map_err(failed)?
         .ok_or_else(closed)?;
     Ok((connection, pattern.check(&back, 0)?))
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

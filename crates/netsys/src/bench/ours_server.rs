@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use network_system::{CloseReason, Handler, MessageRef, Sending, Server, Session};
+use network_system::{CloseReason, Handler, Inbox, MessageRef, Sending, Server, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{ServerArgs, ready};
@@ -67,31 +67,42 @@ impl Tallies {
     }
 }
 
-#[inline(never)]
-fn count(id: u64, message: &[u8]) {
-    TALLIES.with_borrow_mut(|tallies| tallies.of(id).add(message));
-}
-
-#[cold]
-fn answer(session: &Session) -> Sending<'_> {
-    session.send(TALLIES.with_borrow_mut(|tallies| tallies.of(session.id()).answer()))
+/// Counts or answers what has come, until an answer has to wait.
+fn answer<'a>(session: &'a Session, inbox: &mut Inbox<'_>) -> Option<Sending<'a>> {
+    TALLIES.with_borrow_mut(|tallies| {
+        let tally = tallies.of(session.id());
+        while let Some(message) = inbox.next() {
+            let sending = match message.first() {
+                Some(&ECHO) => session.send(message),
+                Some(&COUNT) => {
+                    tally.add(&message);
+                    continue;
+                }
+                _ => session.send(tally.answer()),
+            };
+            if !sending.is_done() {
+                return Some(sending);
+            }
+        }
+        None
+    })
 }
 
 impl Handler for Counting {
-    #[inline(always)]
-    fn on_message(
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> network_system::Result<()> {
+        // all come through `on_batch`
+        Ok(())
+    }
+
+    async fn on_batch(
         &self,
         session: &Session,
-        message: &MessageRef<'_>,
-    ) -> impl Future<Output = network_system::Result<()>> + Send {
-        match message.first() {
-            Some(&ECHO) => session.send(message),
-            Some(&COUNT) => {
-                count(session.id(), message);
-                Sending::default()
-            }
-            _ => answer(session),
+        inbox: &mut Inbox<'_>,
+    ) -> network_system::Result<()> {
+        while let Some(sending) = answer(session, inbox) {
+            sending.await?;
         }
+        Ok(())
     }
 
     async fn on_disconnect(&self, session: &Session, _: &CloseReason) {
