@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::{Healthy, ended, frame, read_to_end, round_trip, socket_address, within};
 use network_system::{
-    Client, CloseReason, Error, ErrorKind, Handler, MessageRef, Request, Result, Server, Session,
+    Client, CloseReason, Error, ErrorKind, Handler, Inbox, MessageRef, Request, Result, Server,
+    Session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -267,4 +268,81 @@ async fn a_client_whose_handlers_panic_goes_on() {
     });
     within(failed).await.unwrap();
     within(client.close(Duration::from_secs(5))).await;
+}
+
+/// Takes messages by the batch, some at a time.
+struct Batches {
+    seen: mpsc::UnboundedSender<Vec<String>>,
+    /// How many to take in one call.
+    most: usize,
+}
+
+impl Handler for Batches {
+    async fn on_message(
+        &self,
+        _: &Session,
+        message: &MessageRef<'_>,
+    ) -> network_system::Result<()> {
+        panic!("{message:?} came alone");
+    }
+
+    async fn on_batch(
+        &self,
+        session: &Session,
+        inbox: &mut Inbox<'_>,
+    ) -> network_system::Result<()> {
+        let mut seen = Vec::new();
+        while seen.len() < self.most
+            && let Some(message) = inbox.next()
+        {
+            seen.push(String::from_utf8_lossy(&message).into_owned());
+            session.send(message).await?;
+            if seen.last().is_some_and(|last| last == "stop") {
+                session.close("told to");
+            }
+        }
+        let _ = self.seen.send(seen);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn messages_by_the_batch() {
+    for (workers, envelope) in [(0, false), (1, false), (0, true)] {
+        let (seen, mut batches) = mpsc::unbounded_channel();
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .workers(workers)
+            .envelope(envelope)
+            .handler(Batches { seen, most: 3 })
+            .start()
+            .await
+            .unwrap();
+        let address = socket_address(&server.listening()[0]);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let words = ["a", "b", "c", "d", "e", "f", "g", "stop", "never"];
+        let wrap = |word: &str| match envelope {
+            true => frame(&[b"\x10", word.as_bytes()].concat()),
+            false => frame(word.as_bytes()),
+        };
+        let hello = if envelope {
+            &b"\0\0\0\x05\0NSE1"[..]
+        } else {
+            b""
+        };
+        let all: Vec<u8> = words.iter().flat_map(|word| wrap(word)).collect();
+        stream.write_all(&[hello, &all].concat()).await.unwrap();
+        let mut taken = Vec::new();
+        while taken.last().is_none_or(|last| last != "stop") {
+            let batch = within(batches.recv()).await.unwrap();
+            assert!(batch.len() <= if envelope { 1 } else { 3 }, "{batch:?}");
+            taken.extend(batch);
+        }
+        assert_eq!(taken, words[..8], "in order, and nothing after the close");
+        let (_, end) = read_to_end(&mut stream).await;
+        assert!(end.is_ok());
+        let report = within(server.shutdown(common::LIMIT)).await;
+        assert_eq!(report.statistics.messages_in, 8, "{workers} {envelope}");
+        assert!(batches.try_recv().is_err(), "nothing after the close");
+    }
 }

@@ -37,6 +37,13 @@ pub(super) struct State {
     closed: AtomicBool,
 }
 
+impl State {
+    /// Whether something has come since the events that were `seen`.
+    fn has_input(&self, seen: u32) -> bool {
+        self.input.count.load(Ordering::Acquire) != seen || self.closed.load(Ordering::Acquire)
+    }
+}
+
 /// What has happened to one direction, written by the worker alone.
 #[derive(Default)]
 struct Events {
@@ -95,8 +102,7 @@ impl Events {
 }
 
 impl Side {
-    /// Makes sure that the task is woken by the next event; whether it was not before, and events may
-    /// have come meanwhile.
+    /// Makes sure that the task is woken by the next event; whether that was not sure before.
     #[inline]
     fn remember(&mut self, events: &Events, cx: &Context<'_>) -> bool {
         let known = self.known.as_ref();
@@ -151,7 +157,9 @@ impl<S: Source> Io<S> {
             // before the read, so that what comes meanwhile is not forgotten
             let now = state.input.count.load(Ordering::Acquire);
             if now == input.seen && !state.closed.load(Ordering::Acquire) {
-                if input.remember(&state.input, cx) {
+                // an event that came before anybody was there to be woken must not be missed
+                let is_new = input.remember(&state.input, cx);
+                if is_new && state.has_input(input.seen) {
                     continue;
                 }
                 return Poll::Pending;
@@ -188,8 +196,8 @@ impl<S: Source> Io<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => return Poll::Ready(result),
             }
-            let is_new = output.remember(&state.output, cx);
-            if !is_new && state.output.count.load(Ordering::Acquire) == output.seen {
+            output.remember(&state.output, cx);
+            if state.output.count.load(Ordering::Acquire) == output.seen {
                 return Poll::Pending;
             }
         }
