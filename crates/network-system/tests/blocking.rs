@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::pipes::{self, Pipes};
 use common::{eventually, only_session, within};
-use network_system::{Client, ErrorKind, Server};
+use network_system::{Client, ErrorKind, Server, Workers};
 use tokio::sync::mpsc;
 
 /// Threads that run no tasks may block; those that do are told so.
@@ -106,4 +106,40 @@ fn nobody_waits_for_a_session_whose_runtime_has_ended() {
     assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
     assert!(session.is_closed() && server.sessions().is_empty());
     drop((server, client));
+}
+
+/// Clients on workers need no runtime of the caller's.
+#[test]
+fn clients_without_a_runtime() {
+    let workers = Workers::new(2).unwrap();
+    let (told, events) = std::sync::mpsc::channel();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let tell = told.clone();
+    let client = Client::builder(address)
+        .workers(&workers)
+        .on_message(move |session, message| {
+            let back = session.send_blocking("x").unwrap_err();
+            let _ = tell.send((message, back.kind()));
+            async {}
+        })
+        .on_disconnect(move |_, reason| {
+            let _ = told.send((reason.label().into(), ErrorKind::ConnectionClosed));
+        })
+        .start()
+        .unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(common::LIMIT)).unwrap();
+    client.send_blocking("hello").unwrap();
+    let mut bytes = [0; 9];
+    std::io::Read::read_exact(&mut peer, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"\0\0\0\x05hello");
+    std::io::Write::write_all(&mut peer, b"\0\0\0\x02hi").unwrap();
+    let next = || events.recv_timeout(common::LIMIT).unwrap();
+    assert_eq!(next(), ("hi".into(), ErrorKind::InvalidArgument));
+    // closed at once, and told so, before its threads end
+    drop((client, workers));
+    assert_eq!(next(), ("cut".into(), ErrorKind::ConnectionClosed));
+    let end = std::io::Read::read(&mut peer, &mut bytes);
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{echo_on, eventually, only_session, within};
 use network_system::{
     Backoff, Client, ClientState, CloseReason, Error, ErrorKind, Handler, Message, MessageRef,
-    OverflowPolicy, Result, Server, Session,
+    OverflowPolicy, Result, Server, Session, Workers,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -23,9 +23,15 @@ fn free_address() -> String {
 
 /// A server that passes on what it receives.
 async fn sink(address: &str) -> (Server, mpsc::UnboundedReceiver<Message>) {
+    sink_on(address, 0).await
+}
+
+/// The same on so many workers.
+async fn sink_on(address: &str, workers: usize) -> (Server, mpsc::UnboundedReceiver<Message>) {
     let (back, came) = mpsc::unbounded_channel();
     let server = Server::builder()
         .listen(address)
+        .workers(workers)
         .on_message(move |_, message| {
             let _ = back.send(message);
             async {}
@@ -102,9 +108,21 @@ async fn addresses_are_tried_in_turn() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_server_is_found_again() {
+    restart(0).await;
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again_by_workers() {
+    restart(2).await;
+}
+
+async fn restart(workers: usize) {
     let address = free_address();
-    let (server, mut came) = sink(&address).await;
-    let client = Client::builder(&address).reconnect(Backoff::every(SOON));
+    let (server, mut came) = sink_on(&address, workers).await;
+    let mut client = Client::builder(&address).reconnect(Backoff::every(SOON));
+    if workers > 0 {
+        client = client.workers(&Workers::new(workers).unwrap());
+    }
     let client = within(client.connect()).await.unwrap();
     let mut next = 0_u32;
     let mut send = async |client: &Client| {
@@ -125,7 +143,7 @@ async fn a_restarted_server_is_found_again() {
             assert_eq!(client.offline_queue().0, n);
             send(&client).await;
         }
-        let (again, mut came) = sink(&address).await;
+        let (again, mut came) = sink_on(&address, workers).await;
         server = Some(again);
         for _ in 0..100 {
             send(&client).await;
