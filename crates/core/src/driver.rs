@@ -142,25 +142,30 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Drives the connection to its end, `on_disconnect` included; never panics with the handler.
-    pub(crate) async fn run(self) -> CloseReason {
-        let (session, handler) = (self.session.clone(), self.handler.clone());
-        let queue = Some(Box::new(session.new_queue()));
-        let reason = Scoped {
-            future: self.drive(),
-            session: session.clone(),
-            queue,
+    ///
+    /// A block and not an async function, which would keep its argument twice: this is what an idle
+    /// connection costs.
+    pub(crate) fn run(mut self) -> impl Future<Output = CloseReason> + Send {
+        async move {
+            let (session, handler) = (self.session.clone(), self.handler.clone());
+            let queue = Some(Box::new(session.new_queue()));
+            let reason = Scoped {
+                future: self.drive(),
+                session: session.clone(),
+                queue,
+            }
+            .await;
+            // after a panic nobody has done this yet
+            session.shut(&reason);
+            if let Some(error) = reason.error() {
+                contain(|| handler.on_error(Some(&session), error));
+            }
+            contain_async(async { handler.on_disconnect(&session, &reason).await }).await;
+            reason
         }
-        .await;
-        // after a panic nobody has done this yet
-        session.shut(&reason);
-        if let Some(error) = reason.error() {
-            contain(|| handler.on_error(Some(&session), error));
-        }
-        contain_async(async { handler.on_disconnect(&session, &reason).await }).await;
-        reason
     }
 
-    async fn drive(mut self) -> CloseReason {
+    async fn drive(&mut self) -> CloseReason {
         let (session, handler) = (self.session.clone(), self.handler.clone());
         if self.envelope.is_some() {
             self.control(Header::Hello, Message::default());
@@ -173,15 +178,16 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let connect = handler.on_connect(&session);
         let reason = match self.beside(&mut inbox, connect).await {
             Ok(Ok(())) if self.envelope.is_some() => {
-                self.serve_enveloped(&mut inbox, &session, &*handler).await
+                Box::pin(self.serve_enveloped(&mut inbox, &session, &*handler)).await
             }
             Ok(Ok(())) => self.serve(&mut inbox, &session, &*handler).await,
             // a connection that failed meanwhile was not refused
             Ok(Err(error)) => self.why(error, |error| CloseReason::Refused(error.to_string())),
             Err(reason) => reason,
         };
-        let reason = self.answer_rest(&mut inbox, reason).await;
-        self.finish(inbox, reason).await
+        // ends are apart, so that they cost nothing before
+        let reason = Box::pin(self.answer_rest(&mut inbox, reason)).await;
+        Box::pin(self.finish(&mut inbox, reason)).await
     }
 
     /// Before an end in good order: waits for the answers to requests that were moved to tasks.
@@ -782,8 +788,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
     }
 
     /// Ends the connection: in good order where the peer is still there.
-    async fn finish(mut self, mut inbox: InQueue, mut reason: CloseReason) -> CloseReason {
-        self.count_received(&inbox);
+    async fn finish(&mut self, inbox: &mut InQueue, mut reason: CloseReason) -> CloseReason {
+        self.count_received(inbox);
         self.count_latency();
         inbox.clear();
         if let CloseReason::Requested(text) = &reason
@@ -811,7 +817,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             } else {
                 self.close_timeout
             };
-            let closing = tokio::time::timeout(timeout, self.say_goodbye(&mut inbox, linger)).await;
+            let closing = tokio::time::timeout(timeout, self.say_goodbye(inbox, linger)).await;
             let unwritten = lane::with(id, |queue| !queue.is_empty()).unwrap_or(false);
             if unwritten
                 && (closing.is_err() || matches!(closing, Ok(Err(_))))

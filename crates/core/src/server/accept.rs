@@ -108,9 +108,11 @@ impl<H: Handler> Acceptor<H> {
         };
         let handler = self.handler.clone();
         let driver = Driver::new(link, session, handler, shared.counters.clone(), config);
+        // in a box, because a future that is moved into another is kept twice
+        let life = Box::pin(driver.run());
         let _ = worker::spawn(shared.tracker.track_future(async move {
             let mut registered = registered;
-            registered.reason = Some(driver.run().await);
+            registered.reason = Some(life.await);
         }));
     }
 }
