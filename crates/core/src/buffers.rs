@@ -375,6 +375,7 @@ impl ReadBuffer {
     /// `end` in this memory: where its payload is, and how long. `None` in every other case.
     #[inline(always)]
     pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(usize, usize)> {
+        debug_assert!(self.start <= self.end);
         let length = self.memory.get(self.start..)?.first_chunk()?;
         let len = u32::from_be_bytes(*length) as usize;
         let position = self.start + 4;

@@ -20,7 +20,7 @@ use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::{contain, contain_async};
 use crate::envelope::{Inbound, Reader};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Handler;
 use crate::in_queue::InQueue;
 use crate::inbox::{End, Inbox};
@@ -265,6 +265,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 self.batch_messages += batch.taken();
                 self.turn_since = batch.turn_since;
                 let end = batch.end.take();
+                let taken = batch.taken();
                 match result {
                     Ok(Ok(())) if !session.is_stopped() => {}
                     Ok(Ok(())) => return self.told_to_stop(),
@@ -274,6 +275,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 match end {
                     Some(End::Error(error)) => return CloseReason::from_error(error),
                     Some(End::Nothing) => break,
+                    None if taken == 0 => return CloseReason::Handler(nothing_taken()),
                     // a handler that leaves messages gets them again, but not before others
                     Some(End::Turn) | None => self.pause().await,
                 }
@@ -864,6 +866,14 @@ impl<L: Link, H: Handler> Driver<L, H> {
         }
         Ok(())
     }
+}
+
+/// The error of a handler that would be called for the same messages for ever.
+#[cold]
+fn nothing_taken() -> Error {
+    Error::new(ErrorKind::Internal, "handle messages")
+        .because("on_batch has returned without taking one")
+        .advice("take at least one message in each call")
 }
 
 pin_project! {

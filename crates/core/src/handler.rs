@@ -44,7 +44,8 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Messages have arrived, all that came with one read. By default, `on_message` for each: write
     /// this where something is to be done once for many messages, such as taking a lock. What is
-    /// left in the inbox comes with the next call. (With the envelope each message comes alone.)
+    /// left in the inbox comes with the next call; a call that takes nothing is an error. (With the
+    /// envelope each message comes alone.)
     fn on_batch(
         &self,
         session: &Session,

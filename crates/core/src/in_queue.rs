@@ -266,6 +266,8 @@ impl InQueue {
         if !self.buffer.exists() {
             self.buffer = ReadBuffer::borrow();
         }
+        // whatever comes of it, what was there has been taken, or is not where it was
+        self.quick_end = 0;
         let mut into = ReadBuf::new(self.buffer.room(self.rest.len()));
         let result = Pin::new(from).poll_read(cx, &mut into);
         let n = into.filled().len();

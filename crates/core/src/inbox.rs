@@ -21,7 +21,7 @@ pub struct Inbox<'a> {
     taken: u64,
     /// When the connection's turn on its thread began, or was first looked at.
     pub(crate) turn_since: Option<Instant>,
-    /// Why the last call gave no message; a message clears it.
+    /// Why there were no more messages, once that was so.
     pub(crate) end: Option<End>,
 }
 

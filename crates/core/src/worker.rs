@@ -18,7 +18,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, ErrorKind, Result};
-use executor::Home;
+use executor::{Ending, Home};
 pub use io::{Io, Stream};
 
 /// How long a worker that is to end waits for its tasks, which were told before; only a handler
@@ -30,7 +30,8 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// [`ServerBuilder::workers`](crate::ServerBuilder::workers) makes some for a server;
 /// [`ClientBuilder::workers`](crate::ClientBuilder::workers) puts clients on them. Every clone means
-/// the same threads, which end when the last clone and everything that runs on them are gone.
+/// the same threads. They end when the last clone is gone, of which servers and clients have one each:
+/// their connections are told, and have a second to end.
 ///
 /// A handler on a worker is an ordinary async function: tokio's timers work in it, and what it
 /// spawns runs on a thread of its own. It must not block, or the other connections of its thread
@@ -115,9 +116,9 @@ impl Workers {
         self.run_on(self.0.next.fetch_add(1, Relaxed), work);
     }
 
-    /// Lets the threads end when their tasks have, and returns them.
+    /// Ends the threads, whose tasks that matter have ended, and returns them.
     pub(crate) fn end(&self) -> Vec<JoinHandle<()>> {
-        self.0.end();
+        self.0.end(Ending::Now);
         let mut threads = self
             .0
             .threads
@@ -144,14 +145,14 @@ impl Inner {
         Ok(())
     }
 
-    fn end(&self) {
-        self.homes.iter().for_each(|home| home.end());
+    fn end(&self, how: Ending) {
+        self.homes.iter().for_each(|home| home.end(how));
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.end();
+        self.end(Ending::Grace);
     }
 }
 

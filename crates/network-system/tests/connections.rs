@@ -513,3 +513,22 @@ async fn the_halves_have_names() {
     let back = within(halves.receiver.receive()).await.unwrap();
     assert_eq!(back.unwrap(), "ask");
 }
+
+#[tokio::test]
+async fn after_an_error_nothing_comes_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let mut connection = within(network_system::connect(&address)).await.unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    std::io::Write::write_all(&mut peer, &frame(b"once")).unwrap();
+    let message = within(connection.receive()).await.unwrap().unwrap();
+    assert_eq!(message, "once");
+    let reset = socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO));
+    reset.unwrap();
+    drop(peer);
+    assert!(within(connection.receive()).await.is_err());
+    for _ in 0..2 {
+        let again = within(connection.receive()).await;
+        assert!(!matches!(again, Ok(Some(_))), "{again:?}");
+    }
+}

@@ -346,3 +346,77 @@ async fn messages_by_the_batch() {
         assert!(batches.try_recv().is_err(), "nothing after the close");
     }
 }
+
+/// Takes nothing.
+struct Lazy;
+
+impl Handler for Lazy {
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn on_batch(&self, _: &Session, _: &mut Inbox<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_nothing_is_not_called_for_ever() {
+    for workers in [0, 1] {
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .workers(workers)
+            .handler(Lazy)
+            .start()
+            .await
+            .unwrap();
+        let address = socket_address(&server.listening()[0]);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&frame(b"x")).await.unwrap();
+        let (_, end) = read_to_end(&mut stream).await;
+        assert!(end.is_ok());
+        common::eventually("counted", || ended(&server, "handler") == 1).await;
+    }
+}
+
+/// A busy connection keeps its buffer, in which nothing may be found twice.
+#[tokio::test]
+async fn a_message_comes_once_while_a_handler_waits() {
+    const HELLO: &[u8] = b"\0NSE1";
+    for workers in [0, 1] {
+        let (told, mut slow) = mpsc::unbounded_channel();
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .workers(workers)
+            .envelope(true)
+            .on_message(move |session, message| {
+                let told = told.clone();
+                async move {
+                    if message == "slow" {
+                        let _ = told.send(());
+                        for _ in 0..5 {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                    session.send(message).await
+                }
+            })
+            .start()
+            .await
+            .unwrap();
+        let address = socket_address(&server.listening()[0]);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(&frame(HELLO)).await.unwrap();
+        let hello = within(common::read_frame(&mut stream)).await.unwrap();
+        assert_eq!(hello.as_deref(), Some(HELLO));
+        for text in [&[&b"\x10ping"[..]; 600][..], &[b"\x10slow", b"\x10ping"]].concat() {
+            within(round_trip(&mut stream, text)).await;
+        }
+        within(slow.recv()).await.unwrap();
+        assert!(slow.try_recv().is_err(), "{workers} workers");
+        drop(stream);
+        let report = within(server.shutdown(common::LIMIT)).await;
+        assert_eq!(report.statistics.messages_in, 602, "{workers} workers");
+    }
+}

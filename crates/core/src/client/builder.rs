@@ -310,8 +310,15 @@ impl<T: Transports, H> ClientBuilder<T, H> {
                 let on = workers.clone();
                 // a link is made where it is used
                 let first = async move {
-                    let link = task.round().await;
-                    let _ = sender.send(link.map(|link| spawn(task, Some(link), Some(workers))));
+                    let mut sender = sender;
+                    let link = tokio::select! {
+                        link = task.round() => link,
+                        () = sender.closed() => return,
+                    };
+                    if !sender.is_closed() {
+                        let client = link.map(|link| spawn(task, Some(link), Some(workers)));
+                        let _ = sender.send(client);
+                    }
                 };
                 on.run_on_next(|| drop(worker::spawn(first)));
                 receiver.await.map_err(|_| worker::gone())??
@@ -322,6 +329,23 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     }
 }
 
+/// The end of a client's task, however it comes.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.state.send_if_modified(|state| {
+            let lives = !matches!(state, ClientState::Closed(_));
+            if lives {
+                // its runtime or worker has ended
+                *state = ClientState::Closed(None);
+            }
+            lives
+        });
+        self.0.ended.cancel();
+    }
+}
+
 /// Starts the task: where `link` was made, or else on one of the workers, if there are any.
 fn spawn<T: Transports, H: Handler>(
     task: Task<T, H>,
@@ -329,7 +353,7 @@ fn spawn<T: Transports, H: Handler>(
     workers: Option<Workers>,
 ) -> Client<T> {
     let shared = task.shared.clone();
-    let ended = shared.ended.clone().drop_guard();
+    let ended = Ended(shared.clone());
     let here = link.is_some();
     let started = shared.clone();
     let start = move || {

@@ -188,3 +188,23 @@ fn the_memory_of_an_unfinished_message_follows_what_has_come() {
     assert!(queue.rest.len() == 100_000 && queue.rest.capacity() <= 8 * 100_000);
     assert!(!queue.buffer.exists());
 }
+
+#[test]
+fn what_was_taken_does_not_come_again() {
+    let mut stream = Vec::new();
+    Framing::default().encode(b"once", &mut stream).unwrap();
+    for keeps in [false, true] {
+        let mut queue = queue("length");
+        queue.set_keeps(keeps);
+        let mut from = Pieces(VecDeque::from([stream.clone(), vec![], stream.clone()]));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            assert!(queue.poll_read(&mut cx, &mut from).is_ready());
+            assert_eq!(queue.next().unwrap().unwrap(), b"once");
+            assert!(queue.next().unwrap().is_none());
+            // nothing comes, or an end
+            let _ = queue.poll_read(&mut cx, &mut from);
+            assert!(queue.next().unwrap().is_none(), "keeps: {keeps}");
+        }
+    }
+}

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Registry, Token};
 use slab::Slab;
 
 use super::io::{Change, Slots};
@@ -25,17 +25,30 @@ const AFTER_ERROR: Duration = Duration::from_millis(5);
 type Work = Box<dyn FnOnce() + Send>;
 type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Reads, writes and accepts of one task before the others have their turn.
+const BUDGET: u32 = 64;
+
 /// How the world reaches one worker.
 pub(super) struct Home {
-    /// What other threads want of it.
-    injected: Mutex<Vec<Injected>>,
+    /// What other threads want of it; `None` when it has ended.
+    injected: Mutex<Option<Vec<Injected>>>,
     /// Interrupts its wait.
     alarm: mio::Waker,
     pub(super) registry: Registry,
     /// Sockets that came and went since it last looked.
     changes: Mutex<Changes>,
     changed: AtomicBool,
-    ending: AtomicBool,
+    ending: AtomicU8,
+}
+
+/// What [`Home::end`] leaves to the tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Ending {
+    /// A moment to end by themselves.
+    Grace = 1,
+    /// Nothing: what had to end has ended.
+    Now = 2,
 }
 
 enum Injected {
@@ -50,6 +63,8 @@ struct Changes {
     /// Tokens that were used before, and the first that was not.
     free: Vec<usize>,
     next: usize,
+    /// Whether the worker has ended.
+    gone: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,14 +72,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Home {
-    pub(super) fn new(poll: &Poll) -> std::io::Result<Self> {
+    pub(super) fn new(poll: &mio::Poll) -> std::io::Result<Self> {
         Ok(Self {
-            injected: Mutex::default(),
+            injected: Mutex::new(Some(Vec::new())),
             alarm: mio::Waker::new(poll.registry(), ALARM)?,
             registry: poll.registry().try_clone()?,
             changes: Mutex::default(),
             changed: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+            ending: AtomicU8::new(0),
         })
     }
 
@@ -75,11 +90,32 @@ impl Home {
 
     fn inject(&self, injected: Injected) {
         let mut all = lock(&self.injected);
-        all.push(injected);
-        if all.len() == 1 {
+        let Some(list) = &mut *all else {
+            // too late; not under the lock, since it may drop what is the user's
             drop(all);
+            drop(injected);
+            return;
+        };
+        list.push(injected);
+        let is_first = list.len() == 1;
+        drop(all);
+        if is_first {
             self.sound();
         }
+    }
+
+    /// What was injected since the last call.
+    fn injected(&self) -> Vec<Injected> {
+        lock(&self.injected)
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    fn has_injected(&self) -> bool {
+        lock(&self.injected)
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
     }
 
     fn sound(&self) {
@@ -89,9 +125,21 @@ impl Home {
     }
 
     /// Lets the worker end.
-    pub(super) fn end(&self) {
-        self.ending.store(true, Ordering::Release);
+    pub(super) fn end(&self, how: Ending) {
+        self.ending.fetch_max(how as u8, Ordering::AcqRel);
         self.sound();
+    }
+
+    /// After the worker's end: nobody waits for it any more.
+    fn set_gone(&self, slots: &mut Slots) {
+        let late = lock(&self.injected).take();
+        late.into_iter().flatten().for_each(discard);
+        let mut changes = lock(&self.changes);
+        changes.gone = true;
+        let Changes { list, free, .. } = &mut *changes;
+        list.drain(..).for_each(|change| slots.apply(change, free));
+        drop(changes);
+        slots.set_gone();
     }
 
     /// A token for a socket that comes; `change` makes what the worker is to know of it.
@@ -102,6 +150,10 @@ impl Home {
             changes.next - 1
         });
         let change = change(token);
+        if changes.gone {
+            change.set_gone();
+            return Token(token);
+        }
         changes.list.push(change);
         self.changed.store(true, Ordering::Release);
         Token(token)
@@ -109,7 +161,11 @@ impl Home {
 
     /// A socket has gone.
     pub(super) fn remove(&self, token: Token) {
-        lock(&self.changes).list.push(Change::Gone(token.0));
+        let mut changes = lock(&self.changes);
+        if changes.gone {
+            return;
+        }
+        changes.list.push(Change::Gone(token.0));
         self.changed.store(true, Ordering::Release);
     }
 
@@ -134,6 +190,8 @@ struct Here {
     ready: RefCell<VecDeque<usize>>,
     /// A task that is being polled is not in its place.
     tasks: RefCell<Slab<Option<Task>>>,
+    /// What the task that is being polled has left of its [`BUDGET`].
+    budget: Cell<u32>,
 }
 
 thread_local! {
@@ -143,6 +201,7 @@ thread_local! {
             home: RefCell::new(None),
             ready: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Slab::new()),
+            budget: Cell::new(0),
         }
     };
 }
@@ -189,6 +248,18 @@ impl Wake for Wakeup {
 /// Whether this thread is a worker.
 pub(super) fn is_here() -> bool {
     HERE.try_with(|here| here.at.get() != 0).unwrap_or(false)
+}
+
+/// Counts an operation of the task that this worker polls; `false` when others have their turn
+/// first. Elsewhere nothing is counted.
+#[inline]
+pub(super) fn spend() -> bool {
+    HERE.try_with(|here| {
+        let left = here.budget.get();
+        here.budget.set(left.saturating_sub(1));
+        left > 0 || here.at.get() == 0
+    })
+    .unwrap_or(true)
 }
 
 /// The worker whose thread this is.
@@ -252,32 +323,27 @@ impl Here {
         let task = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
         let Some(mut task) = task else { return };
         task.wakeup.scheduled.swap(false, Ordering::AcqRel);
-        let poll = || {
-            let ended = task
-                .future
-                .as_mut()
-                .poll(&mut Context::from_waker(&task.waker));
-            ended.is_pending().then_some(task)
-        };
-        // ends and panics drop the task in here, too
-        let left = catch_unwind(AssertUnwindSafe(poll));
-        let left = left.unwrap_or_else(|_| {
-            tracing::error!("a task of a worker has panicked");
-            None
-        });
-        let mut tasks = self.tasks.borrow_mut();
-        match left {
-            Some(task) => {
-                if let Some(place) = tasks.get_mut(key) {
-                    *place = Some(task);
-                }
+        self.budget.set(BUDGET);
+        let mut cx = Context::from_waker(&task.waker);
+        let poll = || task.future.as_mut().poll(&mut cx);
+        let result = catch_unwind(AssertUnwindSafe(poll));
+        if matches!(result, Ok(Poll::Pending)) {
+            if let Some(place) = self.tasks.borrow_mut().get_mut(key) {
+                *place = Some(task);
             }
-            None => drop(tasks.try_remove(key)),
+            return;
         }
+        if result.is_err() {
+            tracing::error!("a task of a worker has panicked");
+        }
+        drop(self.tasks.borrow_mut().try_remove(key));
+        discard(task);
     }
 
     fn drain(&self, home: &Home) {
-        for injected in std::mem::take(&mut *lock(&home.injected)) {
+        // not under the lock: works inject others
+        let all = home.injected();
+        for injected in all {
             match injected {
                 Injected::Task(key) => self.ready.borrow_mut().push_back(key),
                 Injected::Work(work) => {
@@ -296,35 +362,49 @@ impl Here {
             if left.is_empty() {
                 return;
             }
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(left)));
+            left.into_iter()
+                .filter_map(|(_, task)| task)
+                .for_each(discard);
         }
     }
 }
 
+/// Drops a task or what would have become one, whose destructors may panic.
+fn discard<T>(task: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(task))).is_err() {
+        tracing::error!("a task of a worker has panicked at its end");
+    }
+}
+
 /// The life of the worker's thread numbered `n`. When it is to end, its tasks have `grace` to end first.
-pub(super) fn run(home: Arc<Home>, poll: Poll, grace: Duration, n: usize) {
+pub(super) fn run(home: Arc<Home>, poll: mio::Poll, grace: Duration, n: usize) {
     set_worker(n);
     HERE.with(|here| {
         here.at.set(Arc::as_ptr(&home).addr());
         *here.home.borrow_mut() = Some(home.clone());
-        serve(here, &home, poll, grace);
+        let mut slots = Slots::default();
+        serve(here, &home, poll, &mut slots, grace);
         here.clear();
+        home.set_gone(&mut slots);
         *here.home.borrow_mut() = None;
         here.at.set(0);
     });
 }
 
-fn serve(here: &Here, home: &Home, mut poll: Poll, grace: Duration) {
+fn serve(here: &Here, home: &Home, mut poll: mio::Poll, slots: &mut Slots, grace: Duration) {
     let mut events = Events::with_capacity(EVENTS);
-    let mut slots = Slots::default();
     let mut until: Option<Instant> = None;
     loop {
         here.run_ready();
         let mut wait = None;
-        if home.ending.load(Ordering::Acquire) {
+        let ending = home.ending.load(Ordering::Acquire);
+        if ending == Ending::Now as u8 {
+            return;
+        }
+        if ending == Ending::Grace as u8 {
             let until = *until.get_or_insert_with(|| Instant::now() + grace);
             let left = until.saturating_duration_since(Instant::now());
-            let idle = here.tasks.borrow().is_empty() && lock(&home.injected).is_empty();
+            let idle = here.tasks.borrow().is_empty() && !home.has_injected();
             if idle || left.is_zero() {
                 return;
             }
@@ -340,7 +420,7 @@ fn serve(here: &Here, home: &Home, mut poll: Poll, grace: Duration) {
             }
             continue;
         }
-        home.apply_changes(&mut slots);
+        home.apply_changes(slots);
         for event in &events {
             if event.token() == ALARM {
                 here.drain(home);

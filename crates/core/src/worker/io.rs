@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -35,12 +35,33 @@ pub(super) struct State {
     output: Events,
     /// No more will come: reading need not wait for events.
     closed: AtomicBool,
+    /// The worker has ended, and with it all events.
+    gone: AtomicBool,
 }
 
 impl State {
-    /// Whether something has come since the events that were `seen`.
-    fn has_input(&self, seen: u32) -> bool {
-        self.input.count.load(Ordering::Acquire) != seen || self.closed.load(Ordering::Acquire)
+    fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.input.happened();
+        self.output.happened();
+    }
+
+    /// Nobody would be woken any more.
+    fn check(&self) -> io::Result<()> {
+        if self.gone.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the worker that watched the socket has ended",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether something has come since the events that were `seen`; `blocked`: an end was looked
+    /// for, and is not there.
+    fn has_input(&self, seen: u32, blocked: bool) -> bool {
+        let closed = !blocked && self.closed.load(Ordering::Acquire);
+        closed || self.input.count.load(Ordering::Acquire) != seen
     }
 }
 
@@ -97,6 +118,8 @@ impl Events {
     fn happened(&self) {
         let count = self.count.load(Ordering::Relaxed);
         self.count.store(count.wrapping_add(1), Ordering::Release);
+        // pairs with the one in `Side::remember`: either the waker is seen here, or the event there
+        fence(Ordering::SeqCst);
         self.wakers.wake();
     }
 }
@@ -111,6 +134,7 @@ impl Side {
         }
         self.known = Some(cx.waker().clone());
         events.wakers.remember(cx.waker());
+        fence(Ordering::SeqCst);
         true
     }
 }
@@ -153,15 +177,21 @@ impl<S: Source> Io<S> {
         mut work: impl FnMut(&S) -> io::Result<(R, bool)>,
     ) -> Poll<io::Result<R>> {
         let Self { state, input, .. } = self;
+        let mut blocked = false;
         loop {
             // before the read, so that what comes meanwhile is not forgotten
             let now = state.input.count.load(Ordering::Acquire);
-            if now == input.seen && !state.closed.load(Ordering::Acquire) {
+            if now == input.seen && (blocked || !state.closed.load(Ordering::Acquire)) {
                 // an event that came before anybody was there to be woken must not be missed
                 let is_new = input.remember(&state.input, cx);
-                if is_new && state.has_input(input.seen) {
+                if is_new && state.has_input(input.seen, blocked) {
                     continue;
                 }
+                state.check()?;
+                return Poll::Pending;
+            }
+            if !executor::spend() {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             match work(&self.source) {
@@ -172,9 +202,9 @@ impl<S: Source> Io<S> {
                     return Poll::Ready(Ok(result));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // a socket that is closed and still blocks: not for ever
+                    blocked = state.closed.load(Ordering::Acquire) && now == input.seen;
                     input.seen = now;
-                    // an error that is over now: there is no end to be read
-                    state.closed.store(false, Ordering::Release);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -189,6 +219,10 @@ impl<S: Source> Io<S> {
         mut work: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         let Self { state, output, .. } = self;
+        if !executor::spend() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             let now = state.output.count.load(Ordering::Acquire);
             match work(&self.source) {
@@ -198,6 +232,7 @@ impl<S: Source> Io<S> {
             }
             output.remember(&state.output, cx);
             if state.output.count.load(Ordering::Acquire) == output.seen {
+                state.check()?;
                 return Poll::Pending;
             }
         }
@@ -359,6 +394,15 @@ pub(super) enum Change {
     Gone(usize),
 }
 
+impl Change {
+    /// The worker has ended before it could be told.
+    pub(super) fn set_gone(self) {
+        if let Self::New(_, state) = self {
+            state.set_gone();
+        }
+    }
+}
+
 /// The sockets of a worker, by token.
 #[derive(Default)]
 pub(super) struct Slots(Vec<Option<Arc<State>>>);
@@ -382,11 +426,19 @@ impl Slots {
         }
     }
 
+    /// The worker has ended.
+    pub(super) fn set_gone(&mut self) {
+        self.0
+            .drain(..)
+            .flatten()
+            .for_each(|state| state.set_gone());
+    }
+
     pub(super) fn happened(&self, event: &Event) {
         let Some(Some(state)) = self.0.get(event.token().0) else {
             return;
         };
-        if event.is_read_closed() || event.is_error() {
+        if event.is_read_closed() {
             state.closed.store(true, Ordering::Release);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {

@@ -123,11 +123,92 @@ fn a_task_that_is_given_up_is_dropped_where_it_runs() {
         std::future::pending::<()>().await;
     });
     let began = std::time::Instant::now();
+    drop(workers);
+    assert_eq!(dropped.recv_timeout(LIMIT), Ok(true));
+    assert!(began.elapsed() >= GRACE, "it might have ended by itself");
+}
+
+#[test]
+fn panics_at_the_end_of_tasks_are_contained() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+    let workers = Workers::new(1).unwrap();
+    for _ in 0..3 {
+        let bomb = Bomb;
+        let _never = start(&workers, 0, async move {
+            let _bomb = bomb;
+            std::future::pending::<()>().await;
+        });
+    }
     for thread in workers.end() {
         thread.join().unwrap();
     }
-    assert!(began.elapsed() >= GRACE);
-    assert_eq!(dropped.recv_timeout(LIMIT), Ok(true));
+}
+
+#[test]
+fn works_may_start_others() {
+    let workers = Workers::new(1).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let same = workers.clone();
+    workers.run_on(0, move || {
+        same.run_on(0, move || sender.send(is_worker()).unwrap())
+    });
+    assert_eq!(receiver.recv_timeout(LIMIT), Ok(true));
+}
+
+#[test]
+fn one_task_does_not_keep_the_others_waiting() {
+    let workers = Workers::new(1).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _accepting = start(&workers, 0, async move {
+        let mut listener = Io::new(mio::net::TcpListener::from_std(listener)).unwrap();
+        // as if there were always one more
+        let again = |_: &mio::net::TcpListener| Ok(((), true));
+        loop {
+            std::future::poll_fn(|cx| listener.poll_input(cx, again))
+                .await
+                .unwrap();
+        }
+    });
+    let _wakes = std::net::TcpStream::connect(address).unwrap();
+    for n in 0..100 {
+        assert_eq!(
+            start(&workers, 0, async move { n }).recv_timeout(LIMIT),
+            Ok(n)
+        );
+    }
+}
+
+#[test]
+fn a_socket_outlives_its_worker_with_an_error() {
+    let workers = Workers::new(1).unwrap();
+    let (mut io, _there) = connected(&workers);
+    let (started, waits) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            started.send(()).unwrap();
+            let waiting = io.read_u8().await.unwrap_err();
+            let later = io.read_u8().await.unwrap_err();
+            [waiting.kind(), later.kind()]
+        })
+    });
+    waits.recv_timeout(LIMIT).unwrap();
+    for thread in workers.end() {
+        thread.join().unwrap();
+    }
+    assert_eq!(
+        reading.join().unwrap(),
+        [std::io::ErrorKind::NotConnected; 2]
+    );
 }
 
 #[test]
