@@ -1,11 +1,14 @@
 //! The messages that have come to a connection and are not handled yet: [`Inbox`].
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::in_queue::InQueue;
 use crate::message::MessageRef;
 use crate::session::Session;
+use crate::sync::AtomicBool;
 use crate::turn;
 
 /// Messages after which to look at the time.
@@ -17,7 +20,7 @@ pub struct Inbox<'a> {
     /// `None` where the message was taken out of an envelope already.
     queue: Option<&'a mut InQueue>,
     one: Option<MessageRef<'a>>,
-    session: &'a Session,
+    stopped: &'a AtomicBool,
     taken: u64,
     /// When the connection's turn on its thread began, or was first looked at.
     pub(crate) turn_since: Option<Instant>,
@@ -44,7 +47,7 @@ impl<'a> Inbox<'a> {
         Self {
             queue: Some(queue),
             one: None,
-            session,
+            stopped: session.stopped(),
             taken: 0,
             turn_since,
             end: None,
@@ -55,7 +58,7 @@ impl<'a> Inbox<'a> {
         Self {
             queue: None,
             one: Some(message),
-            session,
+            stopped: session.stopped(),
             taken: 0,
             turn_since: None,
             end: None,
@@ -71,15 +74,15 @@ impl<'a> Inbox<'a> {
         reason = "an iterator cannot lend its items"
     )]
     pub fn next(&mut self) -> Option<MessageRef<'_>> {
-        if self.session.is_stopped() {
+        if self.stopped.load(Relaxed) {
             return None;
         }
         let Some(queue) = self.queue.as_deref_mut() else {
             self.end = Some(End::Nothing);
             return self.one.take();
         };
-        if self.taken % STEPS == STEPS - 1 && turn::is_over(&mut self.turn_since) {
-            // the next call is for another batch, which takes at least one
+        if self.taken.is_multiple_of(STEPS) && self.taken > 0 && turn::is_over(&mut self.turn_since)
+        {
             self.end = Some(End::Turn);
             return None;
         }

@@ -232,6 +232,11 @@ impl Outbox {
         self.stopped.load(Ordering::Relaxed)
     }
 
+    /// The same, to look at often.
+    pub(crate) fn stopped(&self) -> &AtomicBool {
+        &self.stopped
+    }
+
     /// The reason in the last command.
     pub(crate) fn stop_reason(&self) -> Option<CloseReason> {
         match &lock(&self.state).command {

@@ -418,6 +418,11 @@ impl Session {
         self.0.outbox.is_stopped()
     }
 
+    /// The same, to look at often.
+    pub(crate) fn stopped(&self) -> &crate::sync::AtomicBool {
+        self.0.outbox.stopped()
+    }
+
     pub(crate) fn command(&self, command: Command) {
         self.0.outbox.command(command);
     }

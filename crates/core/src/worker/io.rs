@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -61,7 +61,7 @@ impl State {
     /// for, and is not there.
     fn has_input(&self, seen: u32, blocked: bool) -> bool {
         let closed = !blocked && self.closed.load(Ordering::Acquire);
-        closed || self.input.count.load(Ordering::Acquire) != seen
+        closed || self.input.count.load(Ordering::SeqCst) != seen
     }
 }
 
@@ -85,17 +85,22 @@ struct Side {
 /// it too often does no harm.
 #[derive(Default)]
 struct Wakers {
+    /// How many there are: 0, 1, or 2. It and the count of events are `SeqCst`, so that either the
+    /// worker sees the waker or the task sees the event.
+    known: AtomicU8,
     first: OnceLock<Waker>,
-    has_other: AtomicBool,
     other: Mutex<Option<Waker>>,
 }
 
 impl Wakers {
     fn wake(&self) {
-        if let Some(first) = self.first.get() {
+        let known = self.known.load(Ordering::SeqCst);
+        if known > 0
+            && let Some(first) = self.first.get()
+        {
             first.wake_by_ref();
         }
-        if self.has_other.load(Ordering::Acquire) {
+        if known > 1 {
             let other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(other) = &*other {
                 other.wake_by_ref();
@@ -106,20 +111,18 @@ impl Wakers {
     #[cold]
     fn remember(&self, waker: &Waker) {
         if self.first.set(waker.clone()).is_ok() {
+            self.known.store(1, Ordering::SeqCst);
             return;
         }
         let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
         *other = Some(waker.clone());
-        self.has_other.store(true, Ordering::Release);
+        self.known.store(2, Ordering::SeqCst);
     }
 }
 
 impl Events {
     fn happened(&self) {
-        let count = self.count.load(Ordering::Relaxed);
-        self.count.store(count.wrapping_add(1), Ordering::Release);
-        // pairs with the one in `Side::remember`: either the waker is seen here, or the event there
-        fence(Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
         self.wakers.wake();
     }
 }
@@ -134,7 +137,6 @@ impl Side {
         }
         self.known = Some(cx.waker().clone());
         events.wakers.remember(cx.waker());
-        fence(Ordering::SeqCst);
         true
     }
 }
@@ -231,7 +233,7 @@ impl<S: Source> Io<S> {
                 result => return Poll::Ready(result),
             }
             output.remember(&state.output, cx);
-            if state.output.count.load(Ordering::Acquire) == output.seen {
+            if state.output.count.load(Ordering::SeqCst) == output.seen {
                 state.check()?;
                 return Poll::Pending;
             }
