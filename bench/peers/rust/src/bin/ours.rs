@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use network_system::{
-    Backoff, Client, CloseReason, Handler, MessageRef, Result, Sending, Server, Session,
+    Backoff, Client, CloseReason, Handler, Inbox, MessageRef, Result, Sending, Server, Session,
+    Workers,
 };
 use peers::frames::FanOut;
 use peers::*;
@@ -51,6 +52,7 @@ fn url(port: u16) -> String {
 async fn serve(port: u16) -> Result<()> {
     let _server = Server::builder()
         .listen(url(port))
+        .workers(1)
         .max_connections(100_000)
         .handler(Serving)
         .start()
@@ -77,7 +79,9 @@ async fn once(port: u16) -> network_system::Connection {
 }
 
 fn client(port: u16, handler: impl Handler) -> Client {
+    static WORKERS: LazyLock<Workers> = LazyLock::new(|| Workers::new(1).expect("a thread"));
     Client::builder(url(port))
+        .workers(&WORKERS)
         .reconnect(Backoff::never())
         .handler(handler)
         .start()
@@ -142,7 +146,7 @@ async fn stream(a: &Args) {
     report(a, got.count, ns, &mut [], c0);
 }
 
-/// What all connections of a load share: they live on one thread.
+/// What all connections of a load share: they live on one worker, which locks it once for each batch.
 struct Load {
     pattern: Pattern,
     clock: LazyClock,
@@ -151,9 +155,7 @@ struct Load {
     done: Done,
 }
 
-thread_local! {
-    static LOAD: RefCell<Option<Load>> = const { RefCell::new(None) };
-}
+static LOAD: Mutex<Option<Load>> = Mutex::new(None);
 
 /// Sends the next message of the load.
 fn send_next<'a>(load: &mut Load, session: &'a Session, t: u64) -> Sending<'a> {
@@ -185,24 +187,41 @@ impl Echoer {
     }
 }
 
+impl Echoer {
+    /// Answers what has come, until a message has to wait.
+    fn answer<'a>(&self, session: &'a Session, inbox: &mut Inbox<'_>) -> Option<Sending<'a>> {
+        let mut load = LOAD.lock().expect("no panic");
+        while let Some(message) = inbox.next() {
+            let Some(load) = &mut *load else {
+                // the echo that shows that the server has this connection
+                let _ = self.opened.send(session.clone());
+                continue;
+            };
+            if let Some(sending) = self.turn(load, session, &message)
+                && !sending.is_done()
+            {
+                return Some(sending);
+            }
+        }
+        None
+    }
+}
+
 impl Handler for Echoer {
     async fn on_connect(&self, session: &Session) -> Result<()> {
         session.send(&Pattern::new(ECHO, CTRL).bytes[..]).await
     }
 
-    async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
-        let sending = LOAD.with_borrow_mut(|load| match load {
-            Some(load) => self.turn(load, session, message),
-            None => {
-                // the echo that shows that the server has this connection
-                let _ = self.opened.send(session.clone());
-                None
-            }
-        });
-        match sending {
-            Some(sending) => sending.await,
-            None => Ok(()),
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+        // all come through `on_batch`
+        Ok(())
+    }
+
+    async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
+        while let Some(sending) = self.answer(session, inbox) {
+            sending.await?;
         }
+        Ok(())
     }
 }
 
@@ -220,18 +239,18 @@ async fn echo(a: &Args) {
     let (pattern, clock) = (Pattern::new(ECHO, a.size), LazyClock::new(a.window));
     let (c0, t0) = (cpu(), now());
     let (timed, end, done) = (a.timed(), t0 + a.span(), Done::default());
-    LOAD.set(Some(Load {
+    *LOAD.lock().expect("no panic") = Some(Load {
         pattern,
         clock,
         timed,
         end,
         done,
-    }));
+    });
     for session in &sessions {
         for _ in 0..a.window {
-            let next =
-                |load: &mut Option<Load>| send_next(load.as_mut().expect("a load"), session, now());
-            LOAD.with_borrow_mut(next).await.expect("send");
+            let next = |load: &mut Load| send_next(load, session, now());
+            let sending = LOAD.lock().expect("no panic").as_mut().map(next);
+            sending.expect("a load").await.expect("send");
         }
     }
     let (sent, got, mut lat) = reports.recv().await.expect("a result");
