@@ -145,6 +145,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     ///
     /// A block and not an async function, which would keep its argument twice: this is what an idle
     /// connection costs.
+    #[expect(clippy::manual_async_fn, reason = "it is smaller")]
     pub(crate) fn run(mut self) -> impl Future<Output = CloseReason> + Send {
         async move {
             let (session, handler) = (self.session.clone(), self.handler.clone());
