@@ -190,6 +190,14 @@ pub struct SocketOptions {
     /// Send buffer in bytes (`SO_SNDBUF`). Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_buffer: Option<usize>,
+    /// Bytes that the system takes before they can be sent (`TCP_NOTSENT_LOWAT`, Linux only); 0 is
+    /// as many as the send buffer holds. Default: 0.
+    ///
+    /// With 65536, say, what waits in the session's own queue can still be dropped, and a stream
+    /// stays in the processor's cache (measured on loopback: a fifth more messages a second). What
+    /// is on its way to the peer does not count, so a long line is filled all the same. But two ends
+    /// whose handlers both wait for room hold less between them before they wait for each other.
+    pub unsent: u32,
     /// Connections that may wait to be accepted. Default: 4096; the system may have a lower limit.
     pub backlog: u32,
     /// A listener on an unspecified IPv6 address (or none) takes IPv4 too. Default: yes.
@@ -203,6 +211,7 @@ impl Default for SocketOptions {
             keepalive: true,
             receive_buffer: None,
             send_buffer: None,
+            unsent: 0,
             backlog: 4096,
             dual_stack: true,
         }

@@ -74,6 +74,7 @@ nodelay = false
 keepalive = false
 receive_buffer = 16384
 send_buffer = 32768
+unsent = 4096
 backlog = 9
 dual_stack = false
 "#;

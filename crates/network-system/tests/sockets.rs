@@ -69,6 +69,7 @@ async fn nodelay_and_keepalive() {
     let off = changed(|config| {
         config.socket.nodelay = false;
         config.socket.keepalive = false;
+        config.socket.unsent = 5000;
     });
     let slow = changed(|config| {
         config.session.heartbeat = Heartbeat {
@@ -84,6 +85,10 @@ async fn nodelay_and_keepalive() {
             let socket = SockRef::from(link.tcp().unwrap());
             assert_eq!(socket.tcp_nodelay().unwrap(), config.socket.nodelay);
             assert_eq!(socket.keepalive().unwrap(), config.socket.keepalive);
+            #[cfg(target_os = "linux")]
+            if config.socket.unsent > 0 {
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), config.socket.unsent);
+            }
             if let (true, Some(interval)) =
                 (config.socket.keepalive, config.session.heartbeat.interval)
             {

@@ -179,9 +179,16 @@ fn apply(socket: &SockRef<'_>, config: &LinkConfig) -> io::Result<()> {
         keepalive,
         receive_buffer,
         send_buffer,
+        unsent,
         ..
     } = config.socket;
     socket.set_tcp_nodelay(nodelay)?;
+    #[cfg(target_os = "linux")]
+    if unsent > 0 {
+        socket.set_tcp_notsent_lowat(unsent)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = unsent;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }

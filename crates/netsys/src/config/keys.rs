@@ -155,6 +155,11 @@ const KEYS: &[Key] = &[
         "262144",
     ),
     key(
+        "server.socket.unsent",
+        "Bytes that the system takes before they can be sent (TCP_NOTSENT_LOWAT, Linux).",
+        "a number of bytes; 0 is as many as the send buffer holds",
+    ),
+    key(
         "server.socket.backlog",
         "Connections that may wait to be accepted.",
         COUNT,
