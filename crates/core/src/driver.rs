@@ -241,7 +241,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     self.batch_messages += 1;
                     let mut batch = Inbox::one(message.by_ref(), session);
                     let call = handler.on_batch(session, &mut batch);
-                    self.beside(inbox, call).await
+                    match self.beside(inbox, call).await {
+                        Ok(Ok(())) if batch.has_one() && !session.is_stopped() => {
+                            return CloseReason::Handler(nothing_taken());
+                        }
+                        result => result,
+                    }
                 }
                 Ok(Some(Inbound::Request { id, message })) => {
                     self.batch_messages += 1;

@@ -104,6 +104,11 @@ impl<'a> Inbox<'a> {
         queue.at(place)
     }
 
+    /// Whether the message that was taken out of an envelope is still here.
+    pub(crate) fn has_one(&self) -> bool {
+        self.one.is_some()
+    }
+
     /// How many messages were taken from it.
     pub(crate) fn taken(&self) -> u64 {
         self.taken

@@ -362,17 +362,22 @@ impl Handler for Lazy {
 
 #[tokio::test]
 async fn a_handler_that_takes_nothing_is_not_called_for_ever() {
-    for workers in [0, 1] {
+    for (workers, envelope) in [(0, false), (1, false), (0, true)] {
         let server = Server::builder()
             .listen("tcp://127.0.0.1:0")
             .workers(workers)
+            .envelope(envelope)
             .handler(Lazy)
             .start()
             .await
             .unwrap();
         let address = socket_address(&server.listening()[0]);
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(&frame(b"x")).await.unwrap();
+        let message = match envelope {
+            true => [frame(b"\0NSE1"), frame(b"\x10x")].concat(),
+            false => frame(b"x"),
+        };
+        stream.write_all(&message).await.unwrap();
         let (_, end) = read_to_end(&mut stream).await;
         assert!(end.is_ok());
         common::eventually("counted", || ended(&server, "handler") == 1).await;
