@@ -91,12 +91,20 @@ impl<L: Link, H: Handler> Driver<L, H> {
     pub(super) fn tell_clock(&mut self, messages: u64) {
         let moved = std::mem::take(&mut self.moved) || messages > 0;
         self.unmeasured += messages;
+        if moved && messages == 0 {
+            // what only goes out has batches, too
+            self.batches = self.batches.wrapping_add(1);
+        }
         // nobody asks for the times of a busy connection
-        if moved && (self.timed || !self.clock.is_watched()) {
+        let is_sample = match messages {
+            0 => self.batches.is_multiple_of(SAMPLED),
+            _ => self.timed,
+        };
+        if moved && (is_sample || !self.clock.is_watched()) {
             let now = Instant::now();
             self.clock.active(now);
             self.sample(now);
-            if messages > 0 {
+            if messages > 0 && self.timed {
                 self.latency = now.saturating_duration_since(self.batch_since);
                 self.count_latency();
             }
