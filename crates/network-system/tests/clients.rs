@@ -666,3 +666,37 @@ async fn connected_means_alive() {
     let second = within(connected).await.unwrap();
     assert!(second != first && !second.is_closed());
 }
+
+#[tokio::test]
+async fn workers_take_clients_of_every_scheme() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut addresses = vec![
+        "tcp://127.0.0.1:0".to_owned(),
+        "memory://clients-on-workers".to_owned(),
+    ];
+    if cfg!(unix) {
+        addresses.push(format!("unix://{}/socket", folder.path().display()));
+    }
+    let workers = Workers::new(2).unwrap();
+    for address in &addresses {
+        let echo = echo_on(&[address], |builder| builder.workers(1)).await;
+        let (back, mut came) = mpsc::unbounded_channel();
+        let client = Client::builder(echo.url())
+            .workers(&workers)
+            .on_message(move |_, message| {
+                let _ = back.send(message);
+                async {}
+            })
+            .connect();
+        let client = within(client).await.unwrap();
+        for size in [0, 1, 1000, 100_000, 1_000_000] {
+            let message = vec![7; size];
+            within(client.send(message.clone())).await.unwrap();
+            assert!(
+                within(came.recv()).await.unwrap() == message,
+                "{address} {size}"
+            );
+        }
+        within(client.close(common::LIMIT)).await;
+    }
+}
