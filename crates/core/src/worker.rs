@@ -1,7 +1,7 @@
 //! Threads with an event loop of their own, on which servers and clients run: [`Workers`].
 //!
 //! A worker polls its connections and waits for their sockets without a runtime in between, which
-//! is a third of the processor's time of a short message (measured). What else async code needs,
+//! is a third of the instructions of a short message (measured). What else async code needs,
 //! timers and tasks that handlers spawn, is served by a small tokio runtime in the background, whose
 //! context every worker has.
 
