@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::message::MessageRef;
+
 /// What one read may bring at most: large enough that system calls do not dominate, small enough
 /// for the second-level cache.
 pub(crate) const READ: usize = 256 * 1024;
@@ -172,12 +174,31 @@ impl WriteBuffer {
         self.memory.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Puts a small message behind its header, if there is room for a whole block; only the first
-    /// `len` bytes of `block` are meant.
+    /// Where the memory ends.
     #[inline(always)]
-    pub(crate) fn put_block(&mut self, header: [u8; 4], block: &[u8; SLACK], len: usize) -> bool {
-        let place = self.memory.get_mut(self.end..);
-        let Some(place) = place.and_then(|place| place.first_chunk_mut::<{ 4 + SLACK }>()) else {
+    pub(crate) fn stop(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Where the memory ends, or `room` more bytes, whichever comes first.
+    #[inline(always)]
+    pub(crate) fn end_within(&self, room: usize) -> usize {
+        self.memory.len().min(self.end.saturating_add(room))
+    }
+
+    /// Puts a small message behind its header, if there is room for a whole block before `stop`,
+    /// which lies in the memory; only the first `len` bytes of `block` are meant.
+    #[inline(always)]
+    pub(crate) fn put_block(
+        &mut self,
+        stop: usize,
+        header: [u8; 4],
+        block: &[u8; SLACK],
+        len: usize,
+    ) -> bool {
+        let place = self.memory.get_mut(..stop);
+        let place = place.and_then(|place| place.get_mut(self.end..self.end + 4 + SLACK));
+        let Some(place) = place.and_then(|place| place.as_mut_array::<{ 4 + SLACK }>()) else {
             return false;
         };
         place[..4].copy_from_slice(&header);
@@ -186,10 +207,11 @@ impl WriteBuffer {
         true
     }
 
-    /// Puts a message behind its header, if there is room.
+    /// Puts a message behind its header, if there is room before `stop`, which lies in the
+    /// memory.
     #[inline]
-    pub(crate) fn put(&mut self, header: [u8; 4], bytes: &[u8]) -> bool {
-        let Some(place) = self.memory.get_mut(self.end..) else {
+    pub(crate) fn put(&mut self, stop: usize, header: [u8; 4], bytes: &[u8]) -> bool {
+        let Some(place) = self.memory.get_mut(self.end..stop) else {
             return false;
         };
         let Some((head, rest)) = place.split_first_chunk_mut::<4>() else {
@@ -371,19 +393,16 @@ impl ReadBuffer {
         self.memory.get(position..)
     }
 
-    /// Takes a whole frame behind a big-endian length of 4 bytes, no larger than `most` and before
-    /// `end` in this memory: where its payload is, and how long. `None` in every other case.
+    /// The whole frames behind a big-endian length of 4 bytes that are unread and before `end`.
     #[inline(always)]
-    pub(crate) fn take_frame(&mut self, most: usize, end: usize) -> Option<(usize, usize)> {
-        debug_assert!(self.start <= self.end);
-        let length = self.memory.get(self.start..)?.first_chunk()?;
-        let len = u32::from_be_bytes(*length) as usize;
-        let position = self.start + 4;
-        if len > most || position + len > end {
-            return None;
-        }
-        self.start = position + len;
-        Some((position, len))
+    pub(crate) fn frames(&self, end: usize) -> Frames<'_> {
+        Frames(self.memory.get(self.start..end).unwrap_or_default())
+    }
+
+    /// Counts everything up to `left` bytes before `end` as read.
+    #[inline(always)]
+    pub(crate) fn consume_to(&mut self, left: usize, end: usize) {
+        self.start = end.saturating_sub(left).clamp(self.start, self.end);
     }
 
     /// Where the unread bytes end.
@@ -468,6 +487,31 @@ impl ReadBuffer {
     }
 }
 
+/// Frames that lie in a buffer: an iterator that touches nothing but itself, and so can live in
+/// registers.
+#[derive(Default)]
+pub(crate) struct Frames<'a>(&'a [u8]);
+
+impl<'a> Frames<'a> {
+    /// How many bytes are left.
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = MessageRef<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<MessageRef<'a>> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        let len = u32::from_be_bytes(*length) as usize;
+        self.0 = rest.get(len..)?;
+        Some(MessageRef::new(rest, len))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -510,13 +554,13 @@ mod tests {
     fn what_is_put_in_comes_out() {
         let mut buffer = WriteBuffer::new();
         let mut want = Vec::new();
-        assert!(!buffer.put(*b"head", b"no memory yet"));
+        assert!(!buffer.put(0, *b"head", b"no memory yet"));
         for n in 0..500 {
             let block = [n as u8; SLACK];
             let len = n % (SLACK + 1);
             let put = match n % 3 {
-                0 => buffer.put_block([7; 4], &block, len),
-                1 => buffer.put([7; 4], &block[..len]),
+                0 => buffer.put_block(buffer.stop(), [7; 4], &block, len),
+                1 => buffer.put(buffer.stop(), [7; 4], &block[..len]),
                 _ => false,
             };
             if put {

@@ -215,6 +215,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 match end {
                     Some(End::Error(error)) => return CloseReason::from_error(error),
                     Some(End::Nothing) => break,
+                    Some(End::Full) => {
+                        if let Err(reason) = Box::pin(self.make_room(inbox)).await {
+                            return reason;
+                        }
+                    }
                     None if taken == 0 => return CloseReason::Handler(nothing_taken()),
                     // a handler that leaves messages gets them again, but not before others
                     Some(End::Turn) | None => self.pause().await,
@@ -244,6 +249,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     match self.beside(inbox, call).await {
                         Ok(Ok(())) if batch.has_one() && !session.is_stopped() => {
                             return CloseReason::Handler(nothing_taken());
+                        }
+                        Ok(Ok(())) if matches!(batch.end, Some(End::Full)) => {
+                            Box::pin(self.make_room(inbox)).await.map(Ok)
                         }
                         result => result,
                     }

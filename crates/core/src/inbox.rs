@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use crate::error::Error;
-use crate::in_queue::InQueue;
+use crate::buffers::Frames;
+use crate::error::{Error, Result};
+use crate::in_queue::{InQueue, Place};
 use crate::message::MessageRef;
+use crate::outgoing::Outgoing;
 use crate::session::Session;
 use crate::sync::AtomicBool;
 use crate::turn;
@@ -34,8 +36,16 @@ pub(crate) enum End {
     Nothing,
     /// Others have their turn first.
     Turn,
+    /// There is no room for answers.
+    Full,
     /// The peer broke the protocol.
     Error(Error),
+}
+
+/// A message that was found.
+enum Found<'a> {
+    At(Place),
+    One(MessageRef<'a>),
 }
 
 impl<'a> Inbox<'a> {
@@ -74,34 +84,145 @@ impl<'a> Inbox<'a> {
         reason = "an iterator cannot lend its items"
     )]
     pub fn next(&mut self) -> Option<MessageRef<'_>> {
+        match self.find()? {
+            Found::At(place) => self.at(place),
+            Found::One(message) => Some(message),
+        }
+    }
+
+    /// Calls `work` for the messages, with a way out for what it sends: for each message less than
+    /// half the work of [`next`](Self::next) and [`Session::send`], and shorter to write, where
+    /// nothing has to wait. `session` is the handler's own.
+    ///
+    /// It stops where `next` gives no more, and where the outbox is full; then it is time to
+    /// return, and the messages that are left come with the next call, when there is room.
+    ///
+    /// # Errors
+    /// That of `work`, which is not called again then.
+    ///
+    /// ```
+    /// # use network_system_core as network_system;
+    /// use network_system::{Handler, Inbox, MessageRef, Result, Session};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Handler for Echo {
+    ///     async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
+    ///         session.send(message).await
+    ///     }
+    ///
+    ///     async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
+    ///         inbox.each(session, |message, outgoing| outgoing.send(message))
+    ///     }
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn each<F>(&mut self, session: &Session, mut work: F) -> Result<()>
+    where
+        F: FnMut(&MessageRef<'_>, &mut Outgoing<'_>) -> Result<()>,
+    {
+        let mut outgoing = Outgoing::new(session);
+        let mut frames = self.frames();
+        outgoing.limit(STEPS - self.taken % STEPS);
+        loop {
+            // `work` is called in one place, so that it becomes part of this loop
+            let message = match outgoing.may_go_on().then(|| frames.next()).flatten() {
+                Some(message) => {
+                    outgoing.step();
+                    message
+                }
+                None => {
+                    let left = frames.left();
+                    self.took(&outgoing, left);
+                    if left == 0 && self.is_empty() && !outgoing.is_full() {
+                        self.end = Some(End::Nothing);
+                        return Ok(());
+                    }
+                    // what is not quick to find, and reasons to pause
+                    let Some(found) = self.find_beside(outgoing.is_full()) else {
+                        return Ok(());
+                    };
+                    frames = self.frames();
+                    outgoing.limit(STEPS - self.taken % STEPS);
+                    match found {
+                        Found::One(message) => message,
+                        Found::At(place) => self.at(place).unwrap_or_default(),
+                    }
+                }
+            };
+            if let Err(error) = work(&message, &mut outgoing) {
+                let left = frames.left();
+                self.took(&outgoing, left);
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether nothing is left, as far as is known at once.
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_drained())
+    }
+
+    /// Counts what the quick way has taken.
+    #[inline(always)]
+    fn took(&mut self, outgoing: &Outgoing<'_>, left: usize) {
+        self.taken += outgoing.steps();
+        if let Some(queue) = &mut self.queue {
+            queue.consume_to(left);
+        }
+    }
+
+    /// As [`find`](Self::find), but stops where the outbox is full.
+    #[inline(never)]
+    fn find_beside(&mut self, full: bool) -> Option<Found<'a>> {
+        if full {
+            self.end = Some(End::Full);
+            return None;
+        }
+        self.find()
+    }
+
+    #[inline(always)]
+    fn frames(&self) -> Frames<'_> {
+        match &self.queue {
+            Some(queue) => queue.frames(),
+            None => Frames::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, place: Place) -> Option<MessageRef<'_>> {
+        self.queue.as_deref()?.at(place)
+    }
+
+    #[inline(always)]
+    fn find(&mut self) -> Option<Found<'a>> {
         if self.stopped.load(Relaxed) {
             return None;
         }
         let Some(queue) = self.queue.as_deref_mut() else {
             self.end = Some(End::Nothing);
-            return self.one.take();
+            return self.one.take().map(Found::One);
         };
         if self.taken.is_multiple_of(STEPS) && self.taken > 0 && turn::is_over(&mut self.turn_since)
         {
             self.end = Some(End::Turn);
             return None;
         }
-        let place = match queue.next_quick() {
-            Some(place) => place,
-            None => match queue.find() {
-                Ok(Some(place)) => place,
-                Ok(None) => {
-                    self.end = Some(End::Nothing);
-                    return None;
-                }
-                Err(error) => {
-                    self.end = Some(End::Error(error));
-                    return None;
-                }
-            },
+        let place = match queue.find() {
+            Ok(Some(place)) => place,
+            Ok(None) => {
+                self.end = Some(End::Nothing);
+                return None;
+            }
+            Err(error) => {
+                self.end = Some(End::Error(error));
+                return None;
+            }
         };
         self.taken += 1;
-        queue.at(place)
+        Some(Found::At(place))
     }
 
     /// Whether the message that was taken out of an envelope is still here.

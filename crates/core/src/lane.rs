@@ -50,6 +50,24 @@ pub(crate) fn with<R>(owner: u64, work: impl FnOnce(&mut OutQueue) -> R) -> Opti
     })
 }
 
+/// Takes the queue of session `owner`, if its task is the one that runs here, until it is
+/// [put back](put) before that task goes on.
+#[inline(always)]
+pub(crate) fn take(owner: u64) -> Option<Box<OutQueue>> {
+    LANE.with(|lane| {
+        if lane.owner.get() != owner {
+            return None;
+        }
+        lane.queue.take().map(ManuallyDrop::into_inner)
+    })
+}
+
+/// Puts back what [`take`] has given.
+#[inline(always)]
+pub(crate) fn put(queue: Box<OutQueue>) {
+    LANE.with(|lane| lane.queue.set(Some(ManuallyDrop::new(queue))));
+}
+
 /// Takes the queue of session `owner` away for good: the rest of this [`enter`] finds none.
 #[cold]
 pub(crate) fn leave(owner: u64) -> Option<Box<OutQueue>> {

@@ -26,6 +26,7 @@ mod memory;
 mod message;
 mod out_queue;
 mod outbox;
+mod outgoing;
 mod requests;
 mod server;
 mod session;
@@ -51,6 +52,7 @@ pub use link::{Bound, Endpoint, Link, LinkInfo, Listener, Sent, Sink, Source, Tr
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
+pub use outgoing::Outgoing;
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};

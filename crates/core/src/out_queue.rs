@@ -2,6 +2,7 @@
 //! one contiguous buffer, large ones as slices of their own.
 
 mod chunk;
+mod pen;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -11,6 +12,7 @@ use network_system_wire::envelope::Header;
 use network_system_wire::{Codec, Framing};
 
 use self::chunk::{Chunk, SHORT};
+pub(crate) use self::pen::Pen;
 use crate::buffers::{READ, WriteBuffer};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::message::{Message, MessageRef};
@@ -221,8 +223,8 @@ impl OutQueue {
         let header = (len as u32).to_be_bytes();
         let put = match message.block() {
             // a copy of a fixed size is a few instructions, one of a variable size a call
-            Some(block) => self.tail.put_block(header, block, len),
-            None => self.tail.put(header, message),
+            Some((block, _)) => self.tail.put_block(self.tail.stop(), header, block, len),
+            None => self.tail.put(self.tail.stop(), header, message),
         };
         if put {
             self.bytes = bytes;
@@ -240,6 +242,22 @@ impl OutQueue {
         }
         self.room(LENGTH + message.len());
         self.push_quick(message)
+    }
+
+    /// Lends what [`push_quick`](Self::push_quick) needs: until it is
+    /// [given back](Self::give_back), nothing else may be done with the queue.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self) -> Pen {
+        let room = self.high.saturating_sub(self.bytes);
+        Pen::new(std::mem::take(&mut self.tail), self.quick, room)
+    }
+
+    /// Takes back what was lent.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, pen: Pen) {
+        self.bytes += pen.bytes();
+        self.messages += pen.messages();
+        self.tail = pen.into_tail();
     }
 
     /// Queues one message that is encoded already.

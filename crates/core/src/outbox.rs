@@ -133,6 +133,14 @@ impl Outbox {
         })
     }
 
+    /// Puts in what `push` queues, whether there is room or not, and wakes the owner.
+    pub(crate) fn put_always(
+        &self,
+        push: impl FnOnce(&mut OutQueue) -> Result<()>,
+    ) -> Result<(), Refused> {
+        self.put_with(push, |_, _| true)
+    }
+
     /// Puts in a control message, for which there is always room.
     pub(crate) fn put_control(
         &self,
@@ -304,6 +312,12 @@ impl Outbox {
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// The same, to look at often.
+    #[inline(always)]
+    pub(crate) fn ready(&self) -> &AtomicBool {
+        &self.ready
     }
 
     /// For the owner: moves what has been put in behind `into`, at most about `most` bytes where

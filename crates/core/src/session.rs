@@ -217,8 +217,46 @@ impl Session {
     #[inline(always)]
     fn send_quick(&self, message: &MessageRef<'_>) -> bool {
         let shared = &*self.0;
-        shared.outbox.foreign_bytes() == 0
+        !self.has_foreign()
             && lane::with(shared.id, |queue| queue.push_quick(message)) == Some(true)
+    }
+
+    /// Whether other tasks have put something in that has to go out first.
+    #[inline(always)]
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.0.outbox.foreign_bytes() > 0
+    }
+
+    /// As [`send`](Self::send), for the session's own task, but never waits: where it would, the
+    /// message is queued beyond the limit, up to twice as much. Whether that was so.
+    pub(crate) fn send_at_once(&self, message: &MessageRef<'_>) -> Result<bool> {
+        let shared = &*self.0;
+        let header = self.data_header();
+        if self.offer(header, message)? {
+            return Ok(false);
+        }
+        let room = 2 * shared.outbox.high();
+        if shared.policy != OverflowPolicy::Wait || self.queued_bytes() + message.len() > room {
+            return Err(shared.outbox.full());
+        }
+        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+        let own = lane::with(shared.id, |queue| {
+            self.overtake(queue);
+            push(queue)
+        });
+        match own.map_or_else(
+            || shared.outbox.put_always(push),
+            |own| own.map_err(Refused::Error),
+        ) {
+            Ok(()) => Ok(true),
+            Err(Refused::Full) => Err(shared.outbox.full()),
+            Err(Refused::Error(error)) => Err(error),
+        }
+    }
+
+    /// Waits until the outbox has room again.
+    pub(crate) async fn has_room(&self) -> Result<()> {
+        self.room(HEADER).await
     }
 
     /// As [`send`](Self::send), but waits for room whatever the policy.
@@ -421,6 +459,12 @@ impl Session {
     /// The same, to look at often.
     pub(crate) fn stopped(&self) -> &crate::sync::AtomicBool {
         self.0.outbox.stopped()
+    }
+
+    /// Whether its task has something to look at: messages of others, or a command.
+    #[inline(always)]
+    pub(crate) fn ready(&self) -> &crate::sync::AtomicBool {
+        self.0.outbox.ready()
     }
 
     pub(crate) fn command(&self, command: Command) {

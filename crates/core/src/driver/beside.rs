@@ -24,6 +24,15 @@ impl<L: Link, H: Handler> Driver<L, H> {
         .await
     }
 
+    /// Goes on as beside a handler until there is room in the outbox.
+    pub(super) async fn make_room(&mut self, inbox: &mut InQueue) -> Result<(), CloseReason> {
+        let session = self.session.clone();
+        match self.beside(inbox, session.has_room()).await? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// While a handler is pending: goes on writing, and, where the envelope makes that useful,
     /// reading, for which `inbox` is needed. Ready when the call is to be abandoned.
     #[cold]

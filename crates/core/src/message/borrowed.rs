@@ -88,15 +88,14 @@ impl<'a> MessageRef<'a> {
         }
     }
 
-    /// The message as a block of a fixed size, of which only the first `len()` bytes are meant;
-    /// `None` when it is larger, or lies at the end of its memory.
+    /// The message as a block of a fixed size, and how many of its bytes are meant; `None` when it
+    /// is larger, or lies at the end of its memory.
     #[inline(always)]
-    pub(crate) fn block(&self) -> Option<&'a [u8; INLINE]> {
-        if self.len <= INLINE {
-            self.bytes.first_chunk()
-        } else {
-            None
+    pub(crate) fn block(&self) -> Option<(&'a [u8; INLINE], usize)> {
+        if self.len > INLINE {
+            return None;
         }
+        Some((self.bytes.first_chunk()?, self.len))
     }
 
     /// The bytes as a buffer to write from, when they are in one that can be shared.

@@ -4,9 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use network_system::{
-    Backoff, Client, Connection, Handler, Inbox, MessageRef, Sending, Session, Workers,
-};
+use network_system::{Backoff, Client, Connection, Handler, Inbox, MessageRef, Session, Workers};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -211,11 +209,19 @@ impl Conversation {
             self.look(load);
         }
         self.next += 1;
-        if self.over && self.next == self.end {
+        if self.over {
+            self.finish(load);
+        }
+        Ok(!self.over)
+    }
+
+    /// Reports when everything is back.
+    #[cold]
+    fn finish(&self, load: &Load) {
+        if self.next == self.end {
             let (messages, received) = (self.next, self.received);
             let _ = load.report.send(Ok(Done { messages, received }));
         }
-        Ok(!self.over)
     }
 
     /// Takes the time of the message that has arrived, and of the one that is sent for it.
@@ -229,42 +235,38 @@ impl Conversation {
         self.over = now >= load.span;
     }
 
-    /// Queues the next message.
+    /// Sends the next message.
     #[inline(always)]
-    fn send<'a>(&mut self, load: &Load, session: &'a Session) -> Sending<'a> {
-        let size = load.pattern.size();
-        let Some(message) = self.ahead.get_mut(self.at..self.at + size) else {
-            return Sending::default();
-        };
-        let sending = session.send(&*message);
+    fn next<R>(&mut self, load: &Load, send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let (_, ahead) = self.ahead.split_at_mut_checked(self.at)?;
+        let (message, others) = ahead.split_at_mut_checked(load.pattern.size())?;
+        let sent = send(message);
         // the place comes up again after all others
         set_sequence(message, self.end + load.ahead);
         self.end += 1;
-        self.at += size;
-        if self.at == self.ahead.len() {
-            self.at = 0;
-        }
-        sending
+        let next = self.at + message.len();
+        self.at = if others.is_empty() { 0 } else { next };
+        Some(sent)
     }
 }
 
 impl Echoer {
-    /// Answers what has come, until a message has to wait.
-    fn answer<'a>(
-        &self,
-        session: &'a Session,
-        inbox: &mut Inbox<'_>,
-    ) -> Result<Option<Sending<'a>>> {
+    /// Checks what has come, and sends a message for each.
+    fn answer(&self, session: &Session, inbox: &mut Inbox<'_>) -> network_system::Result<()> {
         let (load, conversation) = (&*self.load, &mut *guard(&self.conversation));
-        while let Some(message) = inbox.next() {
-            if conversation.receive(load, &message)? {
-                let sending = conversation.send(load, session);
-                if !sending.is_done() {
-                    return Ok(Some(sending));
+        inbox.each(session, |message, outgoing| {
+            match conversation.receive(load, message) {
+                Ok(true) => {
+                    let sent = conversation.next(load, |message| outgoing.send(message));
+                    return sent.unwrap_or(Ok(()));
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let _ = load.report.send(Err(error));
                 }
             }
-        }
-        Ok(None)
+            Ok(())
+        })
     }
 }
 
@@ -273,8 +275,8 @@ impl Handler for Echoer {
         let load = &*self.load;
         guard(&self.conversation).left = load.watch.now();
         for _ in 0..load.window {
-            let sending = guard(&self.conversation).send(load, session);
-            sending.await?;
+            let sending = guard(&self.conversation).next(load, |message| session.send(message));
+            sending.unwrap_or_default().await?;
         }
         Ok(())
     }
@@ -289,16 +291,7 @@ impl Handler for Echoer {
         session: &Session,
         inbox: &mut Inbox<'_>,
     ) -> network_system::Result<()> {
-        loop {
-            match self.answer(session, inbox) {
-                Ok(None) => return Ok(()),
-                Ok(Some(sending)) => sending.await?,
-                Err(error) => {
-                    let _ = self.load.report.send(Err(error));
-                    return Ok(());
-                }
-            }
-        }
+        self.answer(session, inbox)
     }
 
     async fn on_disconnect(&self, _: &Session, reason: &network_system::CloseReason) {

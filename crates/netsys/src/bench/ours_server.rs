@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use network_system::{CloseReason, Handler, Inbox, MessageRef, Sending, Server, Session};
+use network_system::{CloseReason, Handler, Inbox, MessageRef, Server, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{ServerArgs, ready};
@@ -67,24 +67,18 @@ impl Tallies {
     }
 }
 
-/// Counts or answers what has come, until an answer has to wait.
-fn answer<'a>(session: &'a Session, inbox: &mut Inbox<'_>) -> Option<Sending<'a>> {
+/// Counts or answers what has come.
+fn answer(session: &Session, inbox: &mut Inbox<'_>) -> network_system::Result<()> {
     TALLIES.with_borrow_mut(|tallies| {
-        let tally = tallies.of(session.id());
-        while let Some(message) = inbox.next() {
-            let sending = match message.first() {
-                Some(&ECHO) => session.send(message),
-                Some(&COUNT) => {
-                    tally.add(&message);
-                    continue;
-                }
-                _ => session.send(tally.answer()),
-            };
-            if !sending.is_done() {
-                return Some(sending);
+        let id = session.id();
+        inbox.each(session, |message, outgoing| match message.first() {
+            Some(&ECHO) => outgoing.send(message),
+            Some(&COUNT) => {
+                tallies.of(id).add(message);
+                Ok(())
             }
-        }
-        None
+            _ => outgoing.send(tallies.of(id).answer()),
+        })
     })
 }
 
@@ -99,10 +93,7 @@ impl Handler for Counting {
         session: &Session,
         inbox: &mut Inbox<'_>,
     ) -> network_system::Result<()> {
-        while let Some(sending) = answer(session, inbox) {
-            sending.await?;
-        }
-        Ok(())
+        answer(session, inbox)
     }
 
     async fn on_disconnect(&self, session: &Session, _: &CloseReason) {

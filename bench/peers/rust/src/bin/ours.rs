@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use network_system::{
-    Backoff, Client, CloseReason, Handler, Inbox, MessageRef, Result, Sending, Server, Session,
-    Workers,
+    Backoff, Client, CloseReason, Handler, Inbox, MessageRef, Result, Server, Session, Workers,
 };
 use peers::frames::FanOut;
 use peers::*;
@@ -30,14 +29,22 @@ fn with_tally<T>(id: u64, f: impl FnOnce(&mut Tally) -> T) -> T {
 struct Serving;
 
 impl Handler for Serving {
-    async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
-        match message.first() {
-            Some(&ECHO) => return session.send(message).await,
-            Some(&SINK) => with_tally(session.id(), |t| t.add(message)),
-            Some(&BROADCAST) => drop(session.sessions().broadcast(message.to_message())),
-            _ => return session.send(with_tally(session.id(), |t| t.answer())).await,
-        }
+    async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+        // all come through `on_batch`
         Ok(())
+    }
+
+    async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
+        let id = session.id();
+        inbox.each(session, |message, outgoing| {
+            match message.first() {
+                Some(&ECHO) => return outgoing.send(message),
+                Some(&SINK) => with_tally(id, |t| t.add(message)),
+                Some(&BROADCAST) => drop(session.sessions().broadcast(message.to_message())),
+                _ => return outgoing.send(with_tally(id, |t| t.answer())),
+            }
+            Ok(())
+        })
     }
 
     async fn on_disconnect(&self, session: &Session, _: &CloseReason) {
@@ -157,11 +164,6 @@ struct Load {
 
 static LOAD: Mutex<Option<Load>> = Mutex::new(None);
 
-/// Sends the next message of the load.
-fn send_next<'a>(load: &mut Load, session: &'a Session, t: u64) -> Sending<'a> {
-    session.send(load.pattern.next(t, &mut load.done.0))
-}
-
 /// Keeps a window of messages under way until the time is over.
 struct Echoer {
     opened: UnboundedSender<Session>,
@@ -169,8 +171,8 @@ struct Echoer {
 }
 
 impl Echoer {
-    /// Checks what came; what is sent for it.
-    fn turn<'a>(&self, load: &mut Load, session: &'a Session, m: &[u8]) -> Option<Sending<'a>> {
+    /// Checks what came; whether to send a message for it, and when that was decided.
+    fn turn(&self, load: &mut Load, m: &[u8]) -> Option<u64> {
         let (sent, got, lat) = &mut load.done;
         got.add(m);
         let t = load.clock.now();
@@ -178,30 +180,10 @@ impl Echoer {
             lat.push((t - token(m)).min(u32::MAX as u64) as u32);
         }
         if t < load.end {
-            return Some(send_next(load, session, t));
+            return Some(t);
         }
         if got.count == sent.count {
             let _ = self.report.send(std::mem::take(&mut load.done));
-        }
-        None
-    }
-}
-
-impl Echoer {
-    /// Answers what has come, until a message has to wait.
-    fn answer<'a>(&self, session: &'a Session, inbox: &mut Inbox<'_>) -> Option<Sending<'a>> {
-        let mut load = LOAD.lock().expect("no panic");
-        while let Some(message) = inbox.next() {
-            let Some(load) = &mut *load else {
-                // the echo that shows that the server has this connection
-                let _ = self.opened.send(session.clone());
-                continue;
-            };
-            if let Some(sending) = self.turn(load, session, &message)
-                && !sending.is_done()
-            {
-                return Some(sending);
-            }
         }
         None
     }
@@ -218,10 +200,18 @@ impl Handler for Echoer {
     }
 
     async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
-        while let Some(sending) = self.answer(session, inbox) {
-            sending.await?;
-        }
-        Ok(())
+        let mut load = LOAD.lock().expect("no panic");
+        inbox.each(session, |message, outgoing| {
+            let Some(load) = &mut *load else {
+                // the echo that shows that the server has this connection
+                let _ = self.opened.send(session.clone());
+                return Ok(());
+            };
+            match self.turn(load, message) {
+                Some(t) => outgoing.send(load.pattern.next(t, &mut load.done.0)),
+                None => Ok(()),
+            }
+        })
     }
 }
 
@@ -248,7 +238,7 @@ async fn echo(a: &Args) {
     });
     for session in &sessions {
         for _ in 0..a.window {
-            let next = |load: &mut Load| send_next(load, session, now());
+            let next = |load: &mut Load| session.send(load.pattern.next(now(), &mut load.done.0));
             let sending = LOAD.lock().expect("no panic").as_mut().map(next);
             sending.expect("a load").await.expect("send");
         }
