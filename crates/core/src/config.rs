@@ -1,6 +1,7 @@
 //! Every setting with its default: plain structs that code, `netsys.toml` and tests share.
 
 mod text;
+mod worker;
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use network_system_wire::Framing;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub use worker::WorkerConfig;
 
 const MIB: usize = 1024 * 1024;
 
@@ -258,6 +261,8 @@ pub struct ServerConfig {
     /// Threads of the server's own, each with its own listeners; 0 runs it in the caller's
     /// runtime. Default: 0.
     pub workers: usize,
+    /// How these threads run.
+    pub worker: WorkerConfig,
     /// Connections at most; more are closed at once and counted. Default: 10 000.
     pub max_connections: usize,
     /// How long [`run`](crate::ServerBuilder::run) lets sessions finish. Default: 10 s.
@@ -274,6 +279,7 @@ impl Default for ServerConfig {
         Self {
             listen: Vec::new(),
             workers: 0,
+            worker: WorkerConfig::default(),
             max_connections: 10_000,
             shutdown_timeout: Duration::from_secs(10),
             session: SessionConfig::default(),
@@ -295,6 +301,7 @@ impl ServerConfig {
             "must be at least 1",
         )?;
         check(self.workers <= 1024, "", "workers", "must be at most 1024")?;
+        self.worker.validate(self.workers, "worker.")?;
         check(
             self.socket.backlog > 0,
             "socket.",
@@ -474,6 +481,22 @@ mod tests {
         config.session.outbox.low = config.session.outbox.high + 1;
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("session.outbox.low"), "{error}");
+        for (workers, micros, what) in [
+            (0, 50, "need at least one worker"),
+            (1, 10_001, "at most 10ms"),
+        ] {
+            let busy_poll = Some(Duration::from_micros(micros));
+            let config = ServerConfig {
+                workers,
+                worker: WorkerConfig {
+                    busy_poll,
+                    ..WorkerConfig::default()
+                },
+                ..ServerConfig::default()
+            };
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains("worker.busy_poll") && error.contains(what));
+        }
         let mut config = ClientConfig::default();
         config.reconnect.factor = 0.5;
         assert!(

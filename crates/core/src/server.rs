@@ -136,7 +136,7 @@ impl<T: Transports> Server<T> {
             shared,
             listening,
             workers: (config.workers > 0)
-                .then(|| Workers::new(config.workers))
+                .then(|| Workers::with_config(config.workers, &config.worker))
                 .transpose()?,
             transports: PhantomData,
         };

@@ -5,8 +5,10 @@
 //! timers and tasks that handlers spawn, is served by a small tokio runtime in the background, whose
 //! context every worker has.
 
+mod busy_poll;
 mod executor;
 mod io;
+mod pin;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,7 +19,9 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 
+use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind, Result};
+use busy_poll::BusyPoll;
 use executor::{Ending, Home};
 pub use io::{Io, Stream};
 
@@ -80,6 +84,14 @@ impl Workers {
     /// # Errors
     /// The system gives no more threads or file descriptors.
     pub fn new(n: usize) -> Result<Self> {
+        Self::with_config(n, &WorkerConfig::default())
+    }
+
+    /// Starts `n` threads, at least one, that run as `config` says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_config(n: usize, config: &WorkerConfig) -> Result<Self> {
         let services = Arc::new(Services::new()?);
         let mut inner = Inner {
             homes: Vec::new(),
@@ -88,7 +100,7 @@ impl Workers {
             services,
         };
         for n in 0..n.max(1) {
-            inner.start(n)?;
+            inner.start(n, config)?;
         }
         Ok(Self(Arc::new(inner)))
     }
@@ -129,16 +141,20 @@ impl Workers {
 }
 
 impl Inner {
-    fn start(&mut self, n: usize) -> Result<()> {
+    fn start(&mut self, n: usize, config: &WorkerConfig) -> Result<()> {
         let failed = |error| Error::from_io("start a worker thread", error);
         let poll = mio::Poll::new().map_err(failed)?;
         let home = Arc::new(Home::new(&poll).map_err(failed)?);
         self.homes.push(home.clone());
         let services = self.services.clone();
+        let WorkerConfig { busy_poll, pin } = *config;
         let thread = std::thread::Builder::new().name(format!("netsys-worker-{n}"));
         let thread = thread.spawn(move || {
             let _context = services.handle().map(Handle::enter);
-            executor::run(home, poll, GRACE, n);
+            if pin {
+                pin::to_core(n);
+            }
+            executor::run(home, poll, BusyPoll::new(busy_poll), GRACE, n);
         });
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.push(thread.map_err(failed)?);

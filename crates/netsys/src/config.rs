@@ -6,6 +6,7 @@ mod keys;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use network_system::config::ServerConfig;
@@ -15,7 +16,7 @@ use crate::address;
 use crate::failure::{EXIT_CODES, Failure, Result};
 use crate::log::LogArgs;
 use crate::modes::Mode;
-use crate::{log, output};
+use crate::{interval, log, output};
 
 /// Where the server listens unless told otherwise: only this machine can reach it.
 pub const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:8080";
@@ -66,6 +67,15 @@ pub struct Overrides {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 
+    /// Look so long for input before a thread sleeps, as long as that pays; some 50us for the
+    /// lowest latency [default: off]
+    #[arg(long, value_name = "DURATION", value_parser = interval::duration)]
+    busy_poll: Option<Duration>,
+
+    /// Keep each thread on a core of its own (Linux)
+    #[arg(long)]
+    pin: bool,
+
     /// Configuration file in TOML; `netsys config --print` shows every key
     #[arg(long, value_name = "FILE", env = "NETSYS_CONFIG")]
     config: Option<PathBuf>,
@@ -93,6 +103,10 @@ impl Settings {
         if let Some(workers) = overrides.workers {
             settings.server.workers = workers;
         }
+        if overrides.busy_poll.is_some() {
+            settings.server.worker.busy_poll = overrides.busy_poll;
+        }
+        settings.server.worker.pin |= overrides.pin;
         if let Some(log) = overrides.log.get() {
             log.clone_into(&mut settings.log);
         }

@@ -52,6 +52,10 @@ workers = 2
 max_connections = 5
 shutdown_timeout = "1m 30s"
 
+[server.worker]
+busy_poll = "50us"
+pin = true
+
 [server.session]
 framing = "lines"
 envelope = false

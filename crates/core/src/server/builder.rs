@@ -7,7 +7,7 @@ use network_system_wire::Framing;
 use super::Server;
 use super::signals::Signals;
 use crate::close::CloseReason;
-use crate::config::{Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig};
+use crate::config::{Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig, WorkerConfig};
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
@@ -139,6 +139,12 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// on its thread. 0 (the default) serves in the caller's runtime.
     pub fn workers(mut self, n: usize) -> Self {
         self.config.workers = n;
+        self
+    }
+
+    /// How these threads run.
+    pub fn worker(mut self, config: WorkerConfig) -> Self {
+        self.config.worker = config;
         self
     }
 

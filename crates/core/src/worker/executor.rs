@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Registry, Token};
 use slab::Slab;
 
+use super::busy_poll::BusyPoll;
 use super::io::{Change, Slots};
 use crate::statistics::set_worker;
 
@@ -377,13 +378,13 @@ fn discard<T>(task: T) {
 }
 
 /// The life of the worker's thread numbered `n`. When it is to end, its tasks have `grace` to end first.
-pub(super) fn run(home: Arc<Home>, poll: mio::Poll, grace: Duration, n: usize) {
+pub(super) fn run(home: Arc<Home>, poll: mio::Poll, busy: BusyPoll, grace: Duration, n: usize) {
     set_worker(n);
     HERE.with(|here| {
         here.at.set(Arc::as_ptr(&home).addr());
         *here.home.borrow_mut() = Some(home.clone());
         let mut slots = Slots::default();
-        serve(here, &home, poll, &mut slots, grace);
+        serve(here, &home, poll, busy, &mut slots, grace);
         here.clear();
         home.set_gone(&mut slots);
         *here.home.borrow_mut() = None;
@@ -391,7 +392,14 @@ pub(super) fn run(home: Arc<Home>, poll: mio::Poll, grace: Duration, n: usize) {
     });
 }
 
-fn serve(here: &Here, home: &Home, mut poll: mio::Poll, slots: &mut Slots, grace: Duration) {
+fn serve(
+    here: &Here,
+    home: &Home,
+    mut poll: mio::Poll,
+    mut busy: BusyPoll,
+    slots: &mut Slots,
+    grace: Duration,
+) {
     let mut events = Events::with_capacity(EVENTS);
     let mut until: Option<Instant> = None;
     loop {
@@ -413,7 +421,15 @@ fn serve(here: &Here, home: &Home, mut poll: mio::Poll, slots: &mut Slots, grace
         if !here.ready.borrow().is_empty() {
             wait = Some(Duration::ZERO);
         }
-        if let Err(error) = poll.poll(&mut events, wait) {
+        let found = match wait {
+            None => busy.find(&mut poll, &mut events),
+            Some(_) => Ok(false),
+        };
+        let waited = match found {
+            Ok(false) => poll.poll(&mut events, wait),
+            found => found.map(drop),
+        };
+        if let Err(error) = waited {
             if error.kind() != std::io::ErrorKind::Interrupted {
                 tracing::error!(%error, "a worker cannot wait for events");
                 std::thread::sleep(AFTER_ERROR);

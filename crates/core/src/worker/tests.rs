@@ -45,17 +45,26 @@ fn tasks_are_woken_from_anywhere() {
 
 #[test]
 fn wakes_are_not_lost() {
+    for busy_poll in [None, Some(Duration::from_micros(50))] {
+        let config = WorkerConfig {
+            busy_poll,
+            pin: busy_poll.is_some(),
+        };
+        ping_pong(&Workers::with_config(2, &config).unwrap());
+    }
+}
+
+fn ping_pong(workers: &Workers) {
     const ROUNDS: u32 = 20_000;
-    let workers = Workers::new(2).unwrap();
     let (ping, mut pings) = tokio::sync::mpsc::unbounded_channel();
     let (pong, mut pongs) = tokio::sync::mpsc::unbounded_channel();
-    let there = start(&workers, 0, async move {
+    let there = start(workers, 0, async move {
         for round in 0..ROUNDS {
             ping.send(round).unwrap();
             assert_eq!(pongs.recv().await, Some(round));
         }
     });
-    let _back = start(&workers, 1, async move {
+    let _back = start(workers, 1, async move {
         while let Some(round) = pings.recv().await {
             let _ = pong.send(round);
         }

@@ -172,7 +172,7 @@ impl Bench<'_> {
     }
 
     fn start_server(&self, case: Case, contender: &Contender) -> Result<(Child, String)> {
-        let mut arguments = arguments("bench-server", case, contender, self.cores.0);
+        let mut arguments = self.arguments("bench-server", case, contender, self.cores.0);
         arguments.extend(["--size".into(), case.size.to_string()]);
         let mut server = Child::start(format!("{} server", contender.label), &arguments)?;
         let line = server.line(SERVER_TIME)?;
@@ -184,7 +184,7 @@ impl Bench<'_> {
     }
 
     fn start_client(&self, case: Case, contender: &Contender, url: &str) -> Result<Child> {
-        let mut arguments = arguments("bench-client", case, contender, self.cores.1);
+        let mut arguments = self.arguments("bench-client", case, contender, self.cores.1);
         let deadline = self.client_time(case).as_secs_f64() - 1.0;
         for (option, value) in [
             ("--url", url.to_owned()),
@@ -199,28 +199,38 @@ impl Bench<'_> {
         Child::start(format!("{} client", contender.label), &arguments)
     }
 
+    fn arguments(
+        &self,
+        role: &str,
+        case: Case,
+        contender: &Contender,
+        core: Option<usize>,
+    ) -> Vec<String> {
+        let implementation = contender.implementation.name();
+        let mut arguments: Vec<String> = [
+            role,
+            "--impl",
+            implementation,
+            "--workload",
+            case.workload.name(),
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Some(core) = core {
+            arguments.extend(["--core".into(), core.to_string()]);
+        }
+        if let Some(time) = self.args.busy_poll {
+            let time = humantime::format_duration(time).to_string();
+            arguments.extend(["--busy-poll".into(), time]);
+        }
+        arguments
+    }
+
     /// The round itself, as much again on a busy machine, and time to connect.
     fn client_time(&self, case: Case) -> Duration {
         let connecting = Duration::from_millis(case.connections as u64 * 5);
         Duration::from_secs_f64(self.args.seconds * 3.0 + 30.0) + connecting
     }
-}
-
-fn arguments(role: &str, case: Case, contender: &Contender, core: Option<usize>) -> Vec<String> {
-    let implementation = contender.implementation.name();
-    let mut arguments: Vec<String> = [
-        role,
-        "--impl",
-        implementation,
-        "--workload",
-        case.workload.name(),
-    ]
-    .map(str::to_owned)
-    .into();
-    if let Some(core) = core {
-        arguments.extend(["--core".into(), core.to_string()]);
-    }
-    arguments
 }
 
 fn usage(server: &mut Child) -> Result<Usage> {

@@ -8,7 +8,7 @@ use network_system::{Backoff, Client, Connection, Handler, Inbox, MessageRef, Se
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
-use super::ours_server::{failed, runtime};
+use super::ours_server::{failed, runtime, worker};
 use super::plan::Workload;
 use super::raw_client::MOST_CONNECTS;
 use super::raw_frames::closed;
@@ -123,7 +123,7 @@ async fn stream(args: &ClientArgs) -> Result<Outcome> {
     let (report, mut reports) = mpsc::unbounded_channel();
     let pattern = Pattern::new(COUNT, args.size)?;
     let sent = Mutex::new(None);
-    let workers = Workers::new(1).map_err(failed)?;
+    let workers = Workers::with_config(1, &worker(args.busy_poll)).map_err(failed)?;
     let _client = client(
         args,
         &workers,
@@ -315,7 +315,7 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
         latencies: Mutex::new(Latencies::new()?),
         report,
     });
-    let workers = Workers::new(1).map_err(failed)?;
+    let workers = Workers::with_config(1, &worker(args.busy_poll)).map_err(failed)?;
     let mut clients = Vec::with_capacity(args.connections);
     for _ in 0..args.connections {
         let echoer = Echoer {

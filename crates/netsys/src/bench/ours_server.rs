@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::time::Duration;
 
+use network_system::config::WorkerConfig;
 use network_system::{CloseReason, Handler, Inbox, MessageRef, Server, Session};
 
 use super::error::{Context, Error, Result};
@@ -15,6 +17,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         let server = Server::builder()
             .listen(&args.listen)
             .workers(1)
+            .worker(worker(args.busy_poll))
             .handler(Counting);
         let server = server.start().await.map_err(failed)?;
         let local = server.listening().first();
@@ -23,6 +26,14 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         drop(server);
         Ok(())
     })
+}
+
+/// How our workers run.
+pub fn worker(busy_poll: Option<Duration>) -> WorkerConfig {
+    WorkerConfig {
+        busy_poll,
+        ..WorkerConfig::default()
+    }
 }
 
 /// One thread, as the raw programs have.

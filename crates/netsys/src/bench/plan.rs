@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::error::{Error, Result};
 use super::roles::Implementation;
 use super::{machine, verify};
+use crate::interval;
 
 /// What client and server do in a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize)]
@@ -125,6 +127,9 @@ pub struct BenchArgs {
     /// Cores of server and client process; only Linux can pin [default there: same-core]
     #[arg(short, long, value_enum, default_value_t = DEFAULT_PLACEMENT)]
     pub placement: Placement,
+    /// Let our workers look so long for input before they sleep, as long as that pays
+    #[arg(long, value_name = "DURATION", value_parser = interval::duration)]
+    pub busy_poll: Option<Duration>,
     /// Print one JSON document with every round instead of the table
     #[arg(long)]
     pub json: bool,

@@ -17,6 +17,7 @@ use super::plan::{Case, Workload};
 use super::statistics::{Latencies, Percentiles};
 use super::verify::{MAX_SIZE, Pattern};
 use super::{machine, ours_client, ours_server, raw_client, raw_server};
+use crate::interval;
 
 /// Whose code runs in a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -70,6 +71,9 @@ pub struct ServerArgs {
     /// Core to run on
     #[arg(long)]
     pub core: Option<usize>,
+    /// How long our workers look for input before they sleep
+    #[arg(long, value_parser = interval::duration)]
+    pub busy_poll: Option<Duration>,
 }
 
 /// Options of the client role.
@@ -102,6 +106,9 @@ pub struct ClientArgs {
     /// Core to run on
     #[arg(long)]
     pub core: Option<usize>,
+    /// How long our workers look for input before they sleep
+    #[arg(long, value_parser = interval::duration)]
+    pub busy_poll: Option<Duration>,
 }
 
 impl ClientArgs {

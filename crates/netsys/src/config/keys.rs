@@ -79,6 +79,16 @@ const KEYS: &[Key] = &[
         DURATION,
     ),
     key(
+        "server.worker.busy_poll",
+        "How long a thread looks for input before it sleeps, as long as that pays.",
+        "a duration in quotes, at most \"10ms\", such as \"50us\", or \"off\"",
+    ),
+    key(
+        "server.worker.pin",
+        "Whether each thread stays on a core of its own (Linux).",
+        SWITCH,
+    ),
+    key(
         "server.session.framing",
         "How messages are told apart on a byte stream.",
         "\"length\" (4 bytes, big endian), \"length:1|2|4|8\" with be or le (\"length:2le\"), \
