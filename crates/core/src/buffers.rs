@@ -23,50 +23,63 @@ pub(crate) const SLACK: usize = 64;
 const SMALLEST: usize = 1024;
 /// What a write buffer holds at most, unless a single message is larger; then another one follows.
 pub(crate) const WRITE: usize = READ;
-/// Buffers of each sort kept per thread: one that is in use, and spares for connections that wait
-/// in the middle of a batch.
-const SPARES: usize = 3;
+/// Bytes of spare buffers of each sort that a thread keeps, besides the one that is in use: for
+/// connections that wait in the middle of a batch, and for the many that a broadcast fills.
+const SPARE: usize = 1024 * 1024;
 
 /// The spare buffers of one sort. The one that was given back last is the next to be used, and
 /// lies where it takes a few instructions to get it.
 struct Spares<B> {
     first: Cell<B>,
     others: RefCell<Vec<B>>,
+    /// Bytes of the others.
+    held: Cell<usize>,
 }
 
 /// A buffer that spares are kept of.
 trait Spare: Default {
-    /// Whether it has memory.
-    fn exists(&self) -> bool;
+    /// Bytes of its memory; 0 where it has none.
+    fn size(&self) -> usize;
 }
 
 impl<B: Spare> Spares<B> {
+    const fn new(none: B) -> Self {
+        Self {
+            first: Cell::new(none),
+            others: RefCell::new(Vec::new()),
+            held: Cell::new(0),
+        }
+    }
+
     /// A spare buffer, or one without memory.
     #[inline]
     fn take(&self) -> B {
         let first = self.first.take();
-        if first.exists() {
+        if first.size() > 0 {
             return first;
         }
         let others = self.others.try_borrow_mut().ok();
-        others
-            .and_then(|mut others| others.pop())
-            .unwrap_or_default()
+        let other = others.and_then(|mut others| others.pop());
+        let other = other.unwrap_or_default();
+        self.held.set(self.held.get() - other.size());
+        other
     }
 
     #[inline]
     fn give(&self, buffer: B) {
         let before = self.first.replace(buffer);
-        if before.exists() {
+        if before.size() > 0 {
             self.keep(before);
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn keep(&self, buffer: B) {
+        let held = self.held.get() + buffer.size();
         if let Ok(mut others) = self.others.try_borrow_mut()
-            && others.len() + 1 < SPARES
+            && held <= SPARE
         {
+            self.held.set(held);
             others.push(buffer);
         }
     }
@@ -99,25 +112,21 @@ impl Drop for Keep {
 }
 
 thread_local! {
-    static READERS: Spares<ReadBuffer> = const {
-        Spares { first: Cell::new(ReadBuffer::new()), others: RefCell::new(Vec::new()) }
-    };
-    static WRITERS: Spares<WriteBuffer> = const {
-        Spares { first: Cell::new(WriteBuffer::new()), others: RefCell::new(Vec::new()) }
-    };
+    static READERS: Spares<ReadBuffer> = const { Spares::new(ReadBuffer::new()) };
+    static WRITERS: Spares<WriteBuffer> = const { Spares::new(WriteBuffer::new()) };
 }
 
 impl Spare for ReadBuffer {
     #[inline]
-    fn exists(&self) -> bool {
-        self.exists()
+    fn size(&self) -> usize {
+        self.memory.len()
     }
 }
 
 impl Spare for WriteBuffer {
     #[inline]
-    fn exists(&self) -> bool {
-        self.exists()
+    fn size(&self) -> usize {
+        self.memory.len()
     }
 }
 
@@ -226,6 +235,21 @@ impl WriteBuffer {
         true
     }
 
+    /// Puts bytes at the end, if there is room for them and for a whole block behind them.
+    #[inline]
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let end = self.end + bytes.len();
+        let fits = end + SLACK <= self.memory.len();
+        match self.memory.get_mut(self.end..end) {
+            Some(place) if fits => {
+                place.copy_from_slice(bytes);
+                self.end = end;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether `more` bytes fit behind what is queued without growing beyond [`WRITE`].
     pub(crate) fn fits(&self, more: usize) -> bool {
         self.len() == 0 || self.len() + more <= WRITE
@@ -242,11 +266,7 @@ impl WriteBuffer {
     /// Puts bytes at the end, and makes room for them where there is none.
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
-        let end = self.end + bytes.len();
-        if let Some(place) = self.memory.get_mut(self.end..end) {
-            place.copy_from_slice(bytes);
-            self.end = end;
-        }
+        self.append(bytes);
     }
 
     fn grow(&mut self, more: usize) {
@@ -530,8 +550,8 @@ mod tests {
         large.extend(&vec![0; PAGE + WRITE]);
         large.give_back();
         assert!(!WRITERS.with(Spares::take).exists());
-        for _ in 0..2 * SPARES {
-            let memory = vec![0];
+        for _ in 0..1100 {
+            let memory = vec![0; 1024];
             let (page, start, end) = (0, 0, 0);
             WriteBuffer {
                 memory,
@@ -544,10 +564,14 @@ mod tests {
         }
         ReadBuffer::default().give_back();
         WriteBuffer::new().give_back();
-        for n in 0..=SPARES {
-            assert_eq!(READERS.with(Spares::take).exists(), n < SPARES);
-            assert_eq!(WRITERS.with(Spares::take).exists(), n < SPARES);
+        let readers = 1 + SPARE / ReadBuffer::with_room(FIRST).size();
+        let writers = 1 + SPARE / 1024;
+        for n in 0..=1100 {
+            assert_eq!(READERS.with(Spares::take).exists(), n < readers);
+            assert_eq!(WRITERS.with(Spares::take).exists(), n < writers);
         }
+        assert_eq!(READERS.with(|spares| spares.held.get()), 0);
+        assert_eq!(WRITERS.with(|spares| spares.held.get()), 0);
     }
 
     #[test]

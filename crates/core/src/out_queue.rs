@@ -263,8 +263,10 @@ impl OutQueue {
     /// Queues one message that is encoded already.
     pub(crate) fn push_encoded(&mut self, frame: &Bytes) {
         if frame.len() < ZERO_COPY {
-            self.room(frame.len());
-            self.tail.extend(frame);
+            if !self.tail.append(frame) {
+                self.room(frame.len());
+                self.tail.extend(frame);
+            }
         } else {
             self.seal();
             self.chunks.push_back(Chunk::Bytes(frame.clone()));

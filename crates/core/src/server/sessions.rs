@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use network_system_wire::Framing;
 use network_system_wire::envelope::Header;
 
 use crate::close::CloseReason;
@@ -148,7 +149,7 @@ impl Sessions {
         let mut encoded = Encoded::default();
         for session in self.all().iter().filter(|session| wanted(session)) {
             let queued = match encoded.of(session, &message) {
-                Some(frame) => session.send_encoded(&frame),
+                Some(frame) => session.send_encoded(frame),
                 None => match session.send_unencoded(&message) {
                     Ok(queued) => queued,
                     Err(_) => {
@@ -221,43 +222,31 @@ impl fmt::Debug for Sessions {
 /// One message in the encodings that were asked for so far.
 #[derive(Default)]
 struct Encoded {
-    /// By framing (as text, which tells all but custom ones apart), limit and envelope.
-    frames: Vec<((String, usize, bool), Option<Bytes>)>,
+    /// By framing and envelope.
+    frames: Vec<(Framing, bool, Option<Bytes>)>,
 }
 
 impl Encoded {
     /// The message as a frame for `session`; `None` when it has to be queued as a message.
-    fn of(&mut self, session: &Session, message: &Message) -> Option<Bytes> {
+    fn of(&mut self, session: &Session, message: &Message) -> Option<&Bytes> {
         let Encoding::Stream(framing) = session.encoding() else {
             return None;
         };
-        if matches!(framing, network_system_wire::Framing::Custom(_)) {
-            return None;
-        }
-        let info = session.info();
-        let matches = |(name, max, envelope): &(String, usize, bool)| {
-            *max == info.max_message && *envelope == info.envelope && framing_is(framing, name)
+        let envelope = session.info().envelope;
+        let is_for = |(other, with, _): &(Framing, bool, _)| other == framing && *with == envelope;
+        let place = match self.frames.iter().position(is_for) {
+            Some(place) => place,
+            None => {
+                let header = envelope.then_some(Header::Data);
+                let frame = match framing {
+                    // it may not write the same each time
+                    Framing::Custom(_) => None,
+                    _ => encode(session.encoding(), header, message).ok(),
+                };
+                self.frames.push((framing.clone(), envelope, frame));
+                self.frames.len() - 1
+            }
         };
-        if let Some((_, frame)) = self.frames.iter().find(|(key, _)| matches(key)) {
-            return frame.clone();
-        }
-        let header = info.envelope.then_some(Header::Data);
-        let frame = encode(session.encoding(), header, message).ok();
-        let key = (framing.to_string(), info.max_message, info.envelope);
-        self.frames.push((key, frame.clone()));
-        frame
+        self.frames.get(place)?.2.as_ref()
     }
-}
-
-/// Whether `framing` is written as `name`, without building a string for each session.
-fn framing_is(framing: &network_system_wire::Framing, name: &str) -> bool {
-    struct Compare<'a>(&'a str);
-    impl std::fmt::Write for Compare<'_> {
-        fn write_str(&mut self, part: &str) -> std::fmt::Result {
-            self.0 = self.0.strip_prefix(part).ok_or(std::fmt::Error)?;
-            Ok(())
-        }
-    }
-    let mut compare = Compare(name);
-    std::fmt::write(&mut compare, format_args!("{framing}")).is_ok() && compare.0.is_empty()
 }
