@@ -16,12 +16,13 @@ pub fn parse(
     if !Schemes::KNOWN.contains(&address.scheme()) {
         return Err(address.unknown_scheme(Schemes::KNOWN).into());
     }
-    if address.scheme() == "tcp" {
+    if matches!(address.scheme(), "tcp" | "tls") {
         address.host_and_port()?;
     }
     let config = LinkConfig {
         session: session.clone(),
         socket: socket.clone(),
+        ..LinkConfig::default()
     };
     let config = config.for_address(&address)?;
     Ok((address, config))
