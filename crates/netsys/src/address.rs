@@ -3,6 +3,11 @@
 use network_system::config::{LinkConfig, SessionConfig, SocketOptions};
 use network_system::{Address, Error, Schemes};
 
+/// Whether connections of this address have TLS.
+pub fn is_secure(address: &Address, config: &LinkConfig) -> bool {
+    config.tls || address.scheme() == "tls"
+}
+
 /// An address and the settings that hold for it, its query applied.
 ///
 /// # Errors
