@@ -40,6 +40,7 @@ missing_packages() {
     command -v cc >/dev/null || packages="$packages gcc libc6-dev"
     command -v python3 >/dev/null || packages="$packages python3"
     command -v socat >/dev/null || packages="$packages socat"
+    command -v openssl >/dev/null || packages="$packages openssl"
     # macOS has a netcat that can do the same; on Linux only OpenBSD's has -U and -N
     if [ "$(uname -s)" = Darwin ]; then
         command -v nc >/dev/null || packages="$packages netcat"

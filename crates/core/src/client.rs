@@ -5,7 +5,6 @@ mod offline;
 mod task;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ pub struct Client<T> {
     shared: Arc<Shared>,
     /// Threads that it runs on, where those are not the caller's runtime's.
     _workers: Option<Workers>,
-    transports: PhantomData<fn() -> T>,
+    transports: T,
 }
 
 /// What the client's handle and its task share.
@@ -147,6 +146,16 @@ impl<T: Transports> Client<T> {
     /// A builder for a client of the server at `address`, over the default transports.
     pub fn builder(address: impl Into<String>) -> ClientBuilder<T, Events<Ignore>> {
         ClientBuilder::new(T::default()).address(address)
+    }
+
+    /// Reads the files of TLS again, for connections from now on: certificate, key, authorities,
+    /// revocation lists. Files that change are also noticed
+    /// [by themselves](crate::config::TlsClientConfig::reload_interval).
+    ///
+    /// # Errors
+    /// Names the file that cannot be used and says why; what was in use before stays in use.
+    pub fn reload(&self) -> Result<()> {
+        self.transports.reload()
     }
 }
 

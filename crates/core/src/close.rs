@@ -78,9 +78,11 @@ impl CloseReason {
     /// The reason for an error of the transport or the peer's bytes.
     pub(crate) fn from_error(error: Error) -> Self {
         match error.kind() {
-            ErrorKind::Protocol | ErrorKind::MessageTooLarge | ErrorKind::ReceiveFailed => {
-                Self::Protocol(error)
-            }
+            ErrorKind::Protocol
+            | ErrorKind::MessageTooLarge
+            | ErrorKind::ReceiveFailed
+            | ErrorKind::Untrusted
+            | ErrorKind::Handshake => Self::Protocol(error),
             _ => Self::Network(error),
         }
     }

@@ -1,6 +1,9 @@
 //! Every setting with its default: plain structs that code, `netsys.toml` and tests share.
 
+mod link;
+mod pem;
 mod text;
+mod tls;
 mod worker;
 
 use std::time::Duration;
@@ -10,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use link::LinkConfig;
+pub use pem::Pem;
+pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 pub use worker::WorkerConfig;
 
 const MIB: usize = 1024 * 1024;
@@ -221,37 +227,6 @@ impl Default for SocketOptions {
     }
 }
 
-/// What a transport needs to open a link.
-#[derive(Clone, Debug, Default)]
-pub struct LinkConfig {
-    /// Settings of the session on it.
-    pub session: SessionConfig,
-    /// Options of the socket under it.
-    pub socket: SocketOptions,
-}
-
-impl LinkConfig {
-    /// Applies the query of an address: `framing`, `envelope` and `max_message`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`], pointing at the part that is wrong.
-    pub fn for_address(&self, address: &crate::Address) -> Result<Self> {
-        address.check_query(&["framing", "envelope", "max_message"])?;
-        let mut config = self.clone();
-        if let Some(framing) = address.parse_query("framing")? {
-            config.session.framing = framing;
-        }
-        if let Some(envelope) = address.parse_query("envelope")? {
-            config.session.envelope = envelope;
-        }
-        if let Some(max_message) = address.parse_query("max_message")? {
-            config.session.max_message = max_message;
-        }
-        config.session.validate("")?;
-        Ok(config)
-    }
-}
-
 /// Settings of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -265,6 +240,10 @@ pub struct ServerConfig {
     pub worker: WorkerConfig,
     /// Connections at most; more are closed at once and counted. Default: 10 000.
     pub max_connections: usize,
+    /// How long a new connection may take until messages can move, where its transport has a
+    /// handshake; then it is refused. Default: 10 s.
+    #[serde(with = "text::duration")]
+    pub handshake_timeout: Duration,
     /// How long [`run`](crate::ServerBuilder::run) lets sessions finish. Default: 10 s.
     #[serde(with = "text::duration")]
     pub shutdown_timeout: Duration,
@@ -272,6 +251,8 @@ pub struct ServerConfig {
     pub session: SessionConfig,
     /// Options of each socket.
     pub socket: SocketOptions,
+    /// TLS of the listeners that use it.
+    pub tls: TlsServerConfig,
 }
 
 impl Default for ServerConfig {
@@ -281,9 +262,11 @@ impl Default for ServerConfig {
             workers: 0,
             worker: WorkerConfig::default(),
             max_connections: 10_000,
+            handshake_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
             session: SessionConfig::default(),
             socket: SocketOptions::default(),
+            tls: TlsServerConfig::default(),
         }
     }
 }
@@ -302,6 +285,13 @@ impl ServerConfig {
         )?;
         check(self.workers <= 1024, "", "workers", "must be at most 1024")?;
         self.worker.validate(self.workers, "worker.")?;
+        check(
+            !self.handshake_timeout.is_zero(),
+            "",
+            "handshake_timeout",
+            "must be larger than 0",
+        )?;
+        self.tls.validate("tls.")?;
         check(
             self.socket.backlog > 0,
             "socket.",
@@ -330,6 +320,8 @@ pub struct ClientConfig {
     pub session: SessionConfig,
     /// Options of the socket.
     pub socket: SocketOptions,
+    /// TLS of the addresses that use it.
+    pub tls: TlsClientConfig,
 }
 
 impl Default for ClientConfig {
@@ -344,6 +336,7 @@ impl Default for ClientConfig {
                 ..SessionConfig::default()
             },
             socket: SocketOptions::default(),
+            tls: TlsClientConfig::default(),
         }
     }
 }
@@ -371,6 +364,7 @@ impl ClientConfig {
         )?;
         let factor_ok = backoff.factor >= 1.0 && backoff.factor.is_finite();
         check(factor_ok, "", "reconnect.factor", "must be at least 1")?;
+        self.tls.validate("tls.")?;
         self.session.validate("session.")
     }
 }

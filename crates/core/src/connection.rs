@@ -1,6 +1,7 @@
 //! The coroutine level: a [`Connection`] that you own and drive, with no task between you and the
 //! transport.
 
+mod listener;
 mod split;
 
 use std::future::poll_fn;
@@ -10,17 +11,18 @@ use std::time::Duration;
 use network_system_wire::envelope::Header;
 use tokio::time::Instant;
 
+pub use listener::ConnectionListener;
 pub use split::{ConnectionReceiver, ConnectionSender};
 
 use crate::address::Address;
 use crate::client::connect;
 use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
-use crate::config::{ClientConfig, LinkConfig, ServerConfig, SessionConfig};
+use crate::config::{ClientConfig, LinkConfig, SessionConfig};
 use crate::envelope::{Inbound, Reader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
-use crate::link::{Bound, Link, LinkInfo, Listener, Transports};
+use crate::link::{Link, LinkInfo, Transports};
 use crate::message::Message;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::session::SessionStatistics;
@@ -83,13 +85,20 @@ impl<L: Link> Connection<L> {
     where
         T: Transports<Link = L>,
     {
-        let config = ClientConfig::default();
+        Self::open_with(transports, address, &ClientConfig::default()).await
+    }
+
+    /// As [`open`](Self::open), with settings: those of the connect, the session, the socket and TLS.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_with<T>(transports: &T, address: &str, config: &ClientConfig) -> Result<Self>
+    where
+        T: Transports<Link = L>,
+    {
+        config.validate()?;
         let address: Address = address.parse()?;
-        let link = LinkConfig {
-            session: config.session,
-            socket: config.socket,
-        };
-        let link_config = link.for_address(&address)?;
+        let link_config = LinkConfig::from(config).for_address(&address)?;
         let link = connect(transports, &address, &link_config, config.connect_timeout).await?;
         Ok(Self::new(link, &link_config.session))
     }
@@ -329,59 +338,5 @@ impl<L: Link> Connection<L> {
     /// length of a system call.
     pub fn split(self) -> (ConnectionReceiver<L>, ConnectionSender<L>) {
         split::split(self)
-    }
-}
-
-/// Accepts connections for the coroutine level.
-pub struct ConnectionListener<T: Transports> {
-    listener: <T::Bound as Bound>::Listener,
-    address: Address,
-    session: SessionConfig,
-}
-
-impl<T: Transports> ConnectionListener<T> {
-    /// Listens on `address` with the defaults of a server.
-    ///
-    /// # Errors
-    /// [`ErrorKind::BindFailed`] when the address cannot be taken,
-    /// [`ErrorKind::InvalidArgument`] when it makes no sense.
-    pub async fn bind(transports: &T, address: &str) -> Result<Self> {
-        let config = ServerConfig::default();
-        let address: Address = address.parse()?;
-        let link = LinkConfig {
-            session: config.session,
-            socket: config.socket,
-        };
-        let link = link.for_address(&address)?;
-        let bound = transports
-            .bind(&address, &link, 1)
-            .await?
-            .into_iter()
-            .next();
-        let Some(bound) = bound else {
-            return Err(Error::new(ErrorKind::Internal, "listen on").peer(&address));
-        };
-        let address = bound.local().clone();
-        Ok(Self {
-            listener: bound.start()?,
-            address,
-            session: link.session,
-        })
-    }
-
-    /// The address with the real port.
-    pub fn local(&self) -> &Address {
-        &self.address
-    }
-
-    /// The next connection. Cancel-safe.
-    ///
-    /// # Errors
-    /// What the system said; calling again may help.
-    pub async fn accept(&mut self) -> Result<Connection<T::Link>> {
-        self.listener
-            .accept()
-            .await
-            .map(|link| Connection::new(link, &self.session))
     }
 }

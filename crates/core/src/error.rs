@@ -65,6 +65,10 @@ kinds! {
     ConnectionClosed = -603, Network, true, "connection closed";
     /// A circuit breaker holds calls back.
     CircuitOpen = -604, Ours, true, "circuit open";
+    /// A certificate was not accepted: the peer's by us, or ours by the peer.
+    Untrusted = -605, Theirs, false, "certificate not accepted";
+    /// Both sides could not agree on how to speak, or the peer speaks something else.
+    Handshake = -606, Theirs, false, "handshake failed";
     /// No session has this id.
     SessionNotFound = -620, Ours, false, "session not found";
     /// The session was closed because it was silent or too old.
@@ -170,9 +174,13 @@ impl Error {
         }))
     }
 
-    /// The error of an input or output operation; the kind follows from `error`.
+    /// The error of an input or output operation; the kind follows from `error`. Where that holds an
+    /// error of this type, as streams with a protocol of their own return it, it is that one.
     #[must_use]
     pub fn from_io(action: impl Into<Cow<'static, str>>, error: io::Error) -> Self {
+        if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
+            return inner.clone().with(|inner| inner.action = action.into());
+        }
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset
@@ -358,6 +366,11 @@ impl StdError for Error {
     }
 }
 
+/// Whether a length is what a handshake of TLS begins with: the record's type, and its version.
+fn is_tls(length: u64) -> bool {
+    (0x1603_0000..0x1603_0400).contains(&length)
+}
+
 impl From<WireError> for Error {
     /// An error of the peer's bytes; for our own message, change the action and the blame.
     fn from(error: WireError) -> Self {
@@ -365,9 +378,13 @@ impl From<WireError> for Error {
             WireError::MessageTooLarge { .. } => ErrorKind::MessageTooLarge,
             _ => ErrorKind::Protocol,
         };
-        Self::new(kind, "decode a message")
-            .because(&error)
-            .caused_by(error)
+        let failed = Self::new(kind, "decode a message").because(&error);
+        match error {
+            WireError::MessageTooLarge { length, .. } if is_tls(length) => failed
+                .advice("these are the first bytes of TLS: the peer uses tls:// on a plain port"),
+            _ => failed,
+        }
+        .caused_by(error)
     }
 }
 

@@ -48,7 +48,10 @@ pub use error::{Error, ErrorKind, Result, Side};
 pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
-pub use link::{Bound, Endpoint, Link, LinkInfo, Listener, Sent, Sink, Source, Transports};
+pub use link::{
+    Bound, Endpoint, Link, LinkInfo, Listener, PeerCertificate, Sent, Sink, Source, TlsInfo,
+    Transports,
+};
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};

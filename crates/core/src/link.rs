@@ -1,9 +1,12 @@
 //! The seam between the engine and transports: [`Source`], [`Sink`], [`Link`], [`Listener`] and
 //! [`Transports`].
 
+mod identity;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::address::Address;
@@ -11,6 +14,7 @@ use crate::config::LinkConfig;
 use crate::error::Result;
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
+pub use identity::{PeerCertificate, TlsInfo};
 
 /// Where messages come from.
 pub trait Source {
@@ -52,8 +56,25 @@ pub struct Sent {
 
 /// One connection of a transport: a source and a sink, owned by one task.
 pub trait Link: Source + Sink + Send + Unpin + 'static {
-    /// What is known about it.
+    /// What is known about it; final when it [is open](Self::is_open).
     fn info(&self) -> &LinkInfo;
+
+    /// Whether messages can move at once. A link that has been accepted may need a handshake before,
+    /// which [`open`](Self::open) does: accepting must not wait for the peer.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Does the handshake of a link that has been accepted. The caller sets the deadline.
+    ///
+    /// # Errors
+    /// What was wrong with the peer's part in it.
+    fn open(self) -> impl Future<Output = Result<Self>> + Send
+    where
+        Self: Sized,
+    {
+        async { Ok(self) }
+    }
 }
 
 /// What a transport knows about a link.
@@ -74,6 +95,8 @@ pub struct LinkInfo {
     pub ordered: bool,
     /// Whether messages carry the envelope header.
     pub envelope: bool,
+    /// What was agreed on and who the peer is, where TLS is used.
+    pub tls: Option<Arc<TlsInfo>>,
 }
 
 impl LinkInfo {
@@ -88,6 +111,7 @@ impl LinkInfo {
             reliable: true,
             ordered: true,
             envelope: config.session.envelope,
+            tls: None,
         }
     }
 }
@@ -192,4 +216,14 @@ pub trait Transports: Clone + Send + Sync + Default + 'static {
         address: &Address,
         config: &LinkConfig,
     ) -> impl Future<Output = Result<Self::Link>> + Send;
+
+    /// Reads again what was read from files, such as certificates, for the addresses that were bound
+    /// and connected to so far. Connections made from then on use it; what cannot be used leaves the
+    /// one before in use.
+    ///
+    /// # Errors
+    /// What cannot be used, and why. The rest is in use.
+    fn reload(&self) -> Result<()> {
+        Ok(())
+    }
 }

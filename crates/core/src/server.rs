@@ -6,7 +6,6 @@ mod sessions;
 mod signals;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ pub struct Server<T> {
     listening: Vec<Address>,
     /// Its own threads, where it does not live in the caller's runtime.
     workers: Option<Workers>,
-    transports: PhantomData<fn() -> T>,
+    transports: T,
 }
 
 /// What the server's handle, its listeners and its connections share.
@@ -106,10 +105,7 @@ impl<T: Transports> Server<T> {
                 .because("there is no address to listen on")
                 .advice("call .listen(\"tcp://0.0.0.0:8080\")"));
         }
-        let link = LinkConfig {
-            session: config.session.clone(),
-            socket: config.socket.clone(),
-        };
+        let link = LinkConfig::from(&config);
         let mut listening = Vec::new();
         let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
         for text in &config.listen {
@@ -131,6 +127,7 @@ impl<T: Transports> Server<T> {
             shared: shared.clone(),
             handler: Arc::new(accept::Admitting(handler)),
             max_connections: config.max_connections,
+            handshake_timeout: config.handshake_timeout,
         };
         let server = Self {
             shared,
@@ -138,7 +135,7 @@ impl<T: Transports> Server<T> {
             workers: (config.workers > 0)
                 .then(|| Workers::with_config(config.workers, &config.worker))
                 .transpose()?,
-            transports: PhantomData,
+            transports,
         };
         server.serve(acceptor, per_worker).await?;
         for address in &server.listening {
@@ -190,6 +187,16 @@ impl<T: Transports> Server<T> {
         self.shared
             .counters
             .snapshot(self.shared.sessions.queued_bytes())
+    }
+
+    /// Reads the files of TLS again, for connections from now on: certificates, keys, authorities,
+    /// revocation lists. Files that change are also noticed
+    /// [by themselves](crate::config::TlsServerConfig::reload_interval).
+    ///
+    /// # Errors
+    /// Names the file that cannot be used and says why; what was in use before stays in use.
+    pub fn reload(&self) -> Result<()> {
+        self.transports.reload()
     }
 
     /// Stops accepting, lets every session handle what it has received and write what it has

@@ -32,7 +32,8 @@ pub struct Statistics {
     pub connections_active: u64,
     /// Connections that were accepted or made.
     pub connections_total: u64,
-    /// Connections that were turned away, by reason: `max_connections`, `refused`.
+    /// Connections that were turned away, by reason: `max_connections`, `refused` (by the handler),
+    /// `handshake` (it failed), `handshake_timeout`.
     pub connections_refused: BTreeMap<&'static str, u64>,
     /// Connections that have ended, by reason; see [`CloseReason::label`].
     pub connections_ended: BTreeMap<&'static str, u64>,
@@ -122,6 +123,8 @@ pub(crate) struct Counters {
     total: AtomicU64,
     over_cap: AtomicU64,
     refused: AtomicU64,
+    handshake: AtomicU64,
+    handshake_timeout: AtomicU64,
     connect_errors: AtomicU64,
     ended: [AtomicU64; CloseReason::LABELS.len()],
     /// Nanoseconds up to a little over a minute, in buckets of 3 %. `None` cannot happen: the two
@@ -177,6 +180,8 @@ impl Counters {
             total: AtomicU64::new(0),
             over_cap: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            handshake: AtomicU64::new(0),
+            handshake_timeout: AtomicU64::new(0),
             connect_errors: AtomicU64::new(0),
             ended: Default::default(),
             latency: AtomicHistogram::new(5, LATENCY_POWER).ok(),
@@ -187,19 +192,44 @@ impl Counters {
 
     /// Counts a connection, unless there are `max` already.
     pub(crate) fn connect(&self, max: usize) -> bool {
+        let admitted = self.admit(max);
+        if admitted {
+            self.opened();
+        }
+        admitted
+    }
+
+    /// Takes one of the `max` places of connections, for one that is not open yet.
+    pub(crate) fn admit(&self, max: usize) -> bool {
         let admitted = self
             .active
             .try_update(Relaxed, Relaxed, |active| {
                 (active < max).then_some(active + 1)
             })
             .is_ok();
-        let counter = if admitted {
-            &self.total
-        } else {
-            &self.over_cap
+        if !admitted {
+            self.over_cap.fetch_add(1, Relaxed);
+        }
+        admitted
+    }
+
+    /// A connection that was admitted is open.
+    pub(crate) fn opened(&self) {
+        self.total.fetch_add(1, Relaxed);
+    }
+
+    /// The place of a connection that was admitted and never open is free again.
+    pub(crate) fn leave(&self) {
+        self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// The handshake of a connection has failed; `late`: because of its deadline.
+    pub(crate) fn no_handshake(&self, late: bool) {
+        let counter = match late {
+            true => &self.handshake_timeout,
+            false => &self.handshake,
         };
         counter.fetch_add(1, Relaxed);
-        admitted
     }
 
     pub(crate) fn disconnect(&self, reason: &CloseReason) {
@@ -324,6 +354,8 @@ impl Counters {
         let refused = [
             ("max_connections", &self.over_cap),
             ("refused", &self.refused),
+            ("handshake", &self.handshake),
+            ("handshake_timeout", &self.handshake_timeout),
         ];
         Statistics {
             connections_active: self.active() as u64,

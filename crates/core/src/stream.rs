@@ -35,6 +35,11 @@ impl<T> StreamLink<T> {
         }
     }
 
+    /// The stream, how messages are told apart on it, and what is known about it.
+    pub fn into_parts(self) -> (T, Framing, LinkInfo) {
+        (self.io, self.framing, self.info)
+    }
+
     /// The stream below.
     pub fn get_ref(&self) -> &T {
         &self.io

@@ -3,6 +3,11 @@
 use network_system::config::{LinkConfig, SessionConfig, SocketOptions};
 use network_system::{Address, Error, Schemes};
 
+/// Whether connections of this address have TLS.
+pub fn is_secure(address: &Address, config: &LinkConfig) -> bool {
+    config.tls || address.scheme() == "tls"
+}
+
 /// An address and the settings that hold for it, its query applied.
 ///
 /// # Errors
@@ -16,12 +21,13 @@ pub fn parse(
     if !Schemes::KNOWN.contains(&address.scheme()) {
         return Err(address.unknown_scheme(Schemes::KNOWN).into());
     }
-    if address.scheme() == "tcp" {
+    if matches!(address.scheme(), "tcp" | "tls") {
         address.host_and_port()?;
     }
     let config = LinkConfig {
         session: session.clone(),
         socket: socket.clone(),
+        ..LinkConfig::default()
     };
     let config = config.for_address(&address)?;
     Ok((address, config))

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use network_system::config::ServerConfig;
+use network_system::config::{CertificateFiles, ClientAuth, Pem, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::address;
@@ -53,11 +53,26 @@ impl Default for Settings {
 pub struct Overrides {
     /// Address to listen on; give it several times for several [default: tcp://127.0.0.1:8080]
     ///
-    /// tcp://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
+    /// tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as
-    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message).
+    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls).
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
+
+    /// Certificate for addresses with TLS, and its chain, in PEM form
+    ///
+    /// For several certificates, of which clients get the one for the name that they ask for, see
+    /// server.tls.certificates in the file.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Only clients with a certificate of this authority may connect with TLS
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
 
     /// What to do with each message [default: echo]
     #[arg(long, value_enum)]
@@ -96,6 +111,16 @@ impl Settings {
         };
         if !overrides.listen.is_empty() {
             settings.server.listen.clone_from(&overrides.listen);
+        }
+        let tls = &mut settings.server.tls;
+        if let (Some(certificate), Some(key)) = (&overrides.tls_cert, &overrides.tls_key) {
+            tls.certificates = vec![CertificateFiles::new(&**certificate, &**key)];
+        }
+        if let Some(ca) = &overrides.client_ca {
+            tls.client_ca = vec![Pem::file(ca)];
+            if tls.client_auth == ClientAuth::Off {
+                tls.client_auth = ClientAuth::Required;
+            }
         }
         if let Some(mode) = overrides.mode {
             settings.mode = mode;

@@ -3,6 +3,7 @@
 mod input;
 mod print;
 mod requests;
+mod tls;
 mod transfer;
 
 use std::cell::Cell;
@@ -21,6 +22,7 @@ use crate::log::LogArgs;
 use crate::{address, log};
 use input::Input;
 use print::Printer;
+use tls::TlsArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +38,7 @@ Examples:
                                                        a request, and its reply
   netsys connect --keep-open --wait forever --json tcp://127.0.0.1:8080 < /dev/null
                                                        listen to a broadcast
+  netsys connect --ca ca.pem tls://localhost:8443      TLS; who may be trusted is in ca.pem
 
 At the end of the input our side is closed, so that the peer knows; what still comes is received
 until the peer closes too, or nothing has come for --wait: after an answer that is success, before
@@ -44,13 +47,14 @@ for peers that stop to answer once it is closed. With --count neither matters: i
 many messages have come.
 
 The query of the URL changes settings: framing (length, length:2le, varint, lines, delimiter:0d0a,
-raw), envelope (true or false), max_message (bytes).";
+raw), envelope (true or false), max_message (bytes), tls (true or false).";
 
 /// Connect to a server: each line of input is sent as a message, each message is printed.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct ConnectArgs {
-    /// Where to connect: tcp://HOST:PORT or unix:///PATH, and settings as ?framing=lines
+    /// Where to connect: tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH, and settings as
+    /// ?framing=lines
     url: String,
 
     /// End with success when N messages have come
@@ -89,6 +93,9 @@ pub struct ConnectArgs {
     /// Print messages as they are, without a line end behind each
     #[arg(short, long, conflicts_with_all = ["hex", "json"])]
     no_newline: bool,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     #[command(flatten)]
     log: LogArgs,

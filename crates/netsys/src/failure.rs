@@ -115,7 +115,9 @@ impl From<&Error> for Failure {
             ErrorKind::BindFailed
             | ErrorKind::ConnectionFailed
             | ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionTimeout => Exit::Connection,
+            | ErrorKind::ConnectionTimeout
+            | ErrorKind::Untrusted
+            | ErrorKind::Handshake => Exit::Connection,
             _ => Exit::General,
         };
         let text = error.to_string();

@@ -2,6 +2,7 @@
 
 mod address;
 mod bench;
+mod cert;
 mod completions;
 mod config;
 mod connect;
@@ -40,6 +41,7 @@ enum Command {
     Connect(connect::ConnectArgs),
     Bench(bench::BenchArgs),
     Config(config::ConfigArgs),
+    Cert(cert::CertArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     BenchServer(bench::ServerArgs),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Connect(args) => connect::run(args),
         Command::Bench(args) => return bench::run(args),
         Command::Config(args) => config::run(args),
+        Command::Cert(args) => cert::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::BenchServer(args) => return bench::run_server(args),
         Command::BenchClient(args) => return bench::run_client(args),

@@ -14,7 +14,8 @@ use crate::failure::{EXIT_CODES, Exit, Failure, Result};
 use crate::interval::{self, Interval};
 use crate::limits::raise_file_limit;
 use crate::modes::Service;
-use crate::{log, output, signals};
+use crate::signals::{Asked, Signals};
+use crate::{cert, log, output};
 use report::Reporter;
 
 const EXAMPLES: &str = "\
@@ -26,12 +27,18 @@ Examples:
   netsys serve --listen unix:///tmp/netsys.sock         a Unix socket
   netsys serve --config netsys.toml                     see `netsys config --print`
   netsys serve --json --listen tcp://127.0.0.1:0        for scripts; port 0 takes a free one
+  netsys serve --self-signed                            TLS, with a certificate of its own
+  netsys serve --listen tls://:8443 --tls-cert server.pem --tls-key server.key
+                                                        TLS; `netsys cert` makes such files
 
 Ctrl-C (or SIGTERM) lets every connection finish what it has received, for at most
 server.shutdown_timeout (10s), and prints a report; a second one ends at once.
 
+SIGHUP reads certificates and keys again, which happens by itself when the files change and somebody
+connects. What cannot be used is reported, and what was in use before stays in use.
+
 With --json each line is an object with an `event`: `listening` first, a `statistics` per
-interval, `draining` when it ends, `drained` last.";
+interval, `reloaded` after SIGHUP, `draining` when it ends, `drained` last.";
 
 /// Serve until Ctrl-C: echo, discard, broadcast or upper-case what clients send.
 ///
@@ -41,6 +48,13 @@ interval, `draining` when it ends, `drained` last.";
 pub struct ServeArgs {
     #[command(flatten)]
     overrides: Overrides,
+
+    /// Use TLS with a certificate that is made now and lost at the end; for development
+    ///
+    /// It is for localhost, 127.0.0.1, ::1 and the hosts in the addresses. Without --listen the
+    /// address is tls://127.0.0.1:8443.
+    #[arg(long, conflicts_with = "tls_cert")]
+    self_signed: bool,
 
     /// Time between statistics, or "off" [default: 1s on a terminal, 10s elsewhere]
     ///
@@ -63,8 +77,11 @@ pub struct ServeArgs {
 /// # Errors
 /// The settings make no sense, or the server cannot start.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
-    let settings = Settings::load(&args.overrides)?;
+    let mut settings = Settings::load(&args.overrides)?;
     log::start(&settings.log)?;
+    if args.self_signed {
+        cert::self_signed(&mut settings)?;
+    }
     check_files(&settings, raise_file_limit());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -91,7 +108,7 @@ fn check_files(settings: &Settings, limit: Option<u64>) {
 
 async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
     // from here on a signal means to finish in good order
-    let mut signals = signals::Signals::new().map_err(|e| Failure::io("watch for signals", &e))?;
+    let mut signals = Signals::new().map_err(|e| Failure::io("watch for signals", &e))?;
     let server = Server::builder()
         .config(settings.server.clone())
         .handler(Service::new(settings.mode))
@@ -104,28 +121,42 @@ async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
     let interval = args
         .stats_interval
         .map_or_else(|| reporter.usual_interval(), |asked| asked.0);
-    tokio::select! {
-        () = report_for_ever(&server, &mut reporter, interval.filter(|_| !args.quiet)) => {}
-        () = signals.next() => {}
+    let mut ticks = Ticks::new(interval.filter(|_| !args.quiet), reporter.is_live());
+    loop {
+        tokio::select! {
+            () = ticks.next() => reporter.statistics(&server.statistics()),
+            asked = signals.asked() => match asked {
+                Asked::Reload => reporter.reloaded(server.reload()),
+                Asked::End => break,
+            },
+        }
     }
     output::end_live();
     drain(server, &settings, &reporter, &mut signals).await
 }
 
-/// Prints statistics at every interval.
-async fn report_for_ever(server: &Server, reporter: &mut Reporter, interval: Option<Duration>) {
-    let Some(interval) = interval else {
-        return std::future::pending().await;
-    };
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    if !reporter.is_live() {
-        // at once there is nothing to tell
-        ticks.reset();
+/// When statistics are due.
+struct Ticks(Option<tokio::time::Interval>);
+
+impl Ticks {
+    /// At every interval; `at_once`: and now.
+    fn new(interval: Option<Duration>, at_once: bool) -> Self {
+        Self(interval.map(|interval| {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            if !at_once {
+                // at once there is nothing to tell
+                ticks.reset();
+            }
+            ticks
+        }))
     }
-    loop {
-        ticks.tick().await;
-        reporter.statistics(&server.statistics());
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(ticks) => drop(ticks.tick().await),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -134,7 +165,7 @@ async fn drain(
     server: Server,
     settings: &Settings,
     reporter: &Reporter,
-    signals: &mut signals::Signals,
+    signals: &mut Signals,
 ) -> Result<ExitCode> {
     let deadline = settings.server.shutdown_timeout;
     reporter.draining(&server.statistics(), deadline);

@@ -1,4 +1,4 @@
-//! Being asked to end: Ctrl-C, and SIGTERM on Unix.
+//! Being asked to end: Ctrl-C, and SIGTERM on Unix; and to read files again: SIGHUP.
 
 use std::io;
 
@@ -8,10 +8,22 @@ pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
     #[cfg(windows)]
     interrupt: tokio::signal::windows::CtrlC,
     #[cfg(windows)]
     terminate: tokio::signal::windows::CtrlBreak,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To end.
+    End,
+    /// To read files again.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
+    Reload,
 }
 
 impl Signals {
@@ -26,6 +38,7 @@ impl Signals {
             Ok(Self {
                 interrupt: signal(SignalKind::interrupt())?,
                 terminate: signal(SignalKind::terminate())?,
+                hangup: signal(SignalKind::hangup())?,
             })
         }
         #[cfg(windows)]
@@ -38,7 +51,29 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one, to end or to read files again.
+    pub async fn asked(&mut self) -> Asked {
+        #[cfg(unix)]
+        {
+            let Self {
+                interrupt,
+                terminate,
+                hangup,
+            } = self;
+            tokio::select! {
+                _ = interrupt.recv() => Asked::End,
+                _ = terminate.recv() => Asked::End,
+                _ = hangup.recv() => Asked::Reload,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            self.next().await;
+            Asked::End
+        }
+    }
+
+    /// Waits for the next one to end.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -13,7 +13,7 @@ fn output(arguments: &[&str]) -> String {
 
 #[test]
 fn every_help_has_examples_and_exit_codes() {
-    for command in ["serve", "connect", "config"] {
+    for command in ["serve", "connect", "config", "cert"] {
         for help in [output(&[command, "--help"]), output(&["help", command])] {
             assert!(help.contains("\nExamples:\n"), "{help}");
             assert!(help.contains(&format!("netsys {command} ")), "{help}");
@@ -27,6 +27,7 @@ fn every_help_has_examples_and_exit_codes() {
         "connect",
         "bench",
         "config",
+        "cert",
         "completions",
         "Examples:",
         "Exit codes:",

@@ -50,6 +50,7 @@ log = "error"
 listen = ["tcp://127.0.0.1:0?framing=varint"]
 workers = 2
 max_connections = 5
+handshake_timeout = "3s"
 shutdown_timeout = "1m 30s"
 
 [server.worker]
@@ -81,6 +82,16 @@ send_buffer = 32768
 unsent = 4096
 backlog = 9
 dual_stack = false
+
+[server.tls]
+certificates = [{ certificate = "/no/such/site.pem", key = "/no/such/site.key" }]
+client_auth = "optional"
+client_ca = ["/no/such/ca.pem"]
+crl = ["/no/such/crl.pem"]
+alpn = ["chat/2"]
+min_version = "1.3"
+resumption = false
+reload_interval = "off"
 "#;
 
 #[test]
@@ -176,6 +187,22 @@ fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
         (
             "server.session.framing = \"lines\"\nserver.session.envelope = true\n",
             &["length-prefixed"],
+        ),
+        (
+            "[server.tls]\nmin_version = \"1.1\"\n",
+            &["`server.tls.min_version` in", ":2: ", "`1.2`"],
+        ),
+        (
+            "server.tls.certificates = [{ certificate = \"a.pem\" }]\n",
+            &[
+                "`server.tls.certificates` in",
+                "missing field `key`",
+                "key = ",
+            ],
+        ),
+        (
+            "[server.tls]\nclient_ca = [\"ca.pem\"]\n",
+            &["tls.client_auth must be \"optional\" or \"required\""],
         ),
         (
             "log = \"loud\"\n",

@@ -46,8 +46,37 @@
 //! # }
 //! ```
 //!
-//! Addresses are URLs: `tcp://host:port`, `unix:///path` and `memory://name`. Their query changes
-//! settings for one address, such as `tcp://0.0.0.0:8080?framing=lines`.
+//! Addresses are URLs: `tcp://host:port`, `tls://host:port`, `unix:///path` and `memory://name`. Their
+//! query changes settings for one address, such as `tcp://0.0.0.0:8080?framing=lines`.
+//!
+//! **TLS** needs a certificate on the server; a client trusts the system's authorities, or the one that
+//! it is given:
+//!
+//! ```no_run
+//! use network_system::config::{TlsClientConfig, TlsServerConfig};
+//! use network_system::{Client, Server};
+//!
+//! # async fn run() -> network_system::Result<()> {
+//! let server = Server::builder()
+//!     .listen("tls://0.0.0.0:8443")
+//!     .tls(TlsServerConfig::new("server.pem", "server.key"))
+//!     .on_message(|session, message| async move { session.send(message).await })
+//!     .start()
+//!     .await?;
+//! let client = Client::builder("tls://localhost:8443")
+//!     .tls(TlsClientConfig::default().ca("ca.pem"))
+//!     .connect()
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Who the peer is stands in [`Session::info`]: [`TlsInfo`]. Without the feature `tls` (on by default)
+//! all that is not there.
+
+use std::sync::LazyLock;
+
+use network_system_core::config::{ClientConfig, ServerConfig};
 
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
@@ -55,9 +84,9 @@ pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency,
     Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
-    OutQueue, Outcome, Outgoing, Request, Result, Sending, Sent, Session, SessionStatistics,
-    Sessions, Side, Sink, Source, Statistics, StreamLink, Transports, Workers, ZERO_COPY, config,
-    wire,
+    OutQueue, Outcome, Outgoing, PeerCertificate, Request, Result, Sending, Sent, Session,
+    SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, TlsInfo, Transports,
+    Workers, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 
@@ -93,12 +122,24 @@ pub type ConnectionSender = network_system_core::ConnectionSender<AnyLink>;
 /// Accepts connections that you drive; see [`network_system_core::ConnectionListener`].
 pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
 
+/// What connections at the coroutine level share: what TLS has read, and the sessions that can be
+/// resumed.
+static SCHEMES: LazyLock<Schemes> = LazyLock::new(Schemes::default);
+
 /// Opens a connection that you drive.
 ///
 /// # Errors
 /// As [`network_system_core::Connection::open`].
 pub async fn connect(address: &str) -> Result<Connection> {
-    Connection::open(&Schemes, address).await
+    Connection::open(&*SCHEMES, address).await
+}
+
+/// As [`connect`], with settings: those of the connect, the session, the socket and TLS.
+///
+/// # Errors
+/// As `connect`.
+pub async fn connect_with(address: &str, config: &ClientConfig) -> Result<Connection> {
+    Connection::open_with(&*SCHEMES, address, config).await
 }
 
 /// Listens for connections that you drive.
@@ -106,7 +147,16 @@ pub async fn connect(address: &str) -> Result<Connection> {
 /// # Errors
 /// As [`network_system_core::ConnectionListener::bind`].
 pub async fn listen(address: &str) -> Result<ConnectionListener> {
-    ConnectionListener::bind(&Schemes, address).await
+    ConnectionListener::bind(&*SCHEMES, address).await
+}
+
+/// As [`listen`], with settings: those of the session, the socket and TLS, and the deadline of
+/// handshakes.
+///
+/// # Errors
+/// As `listen`.
+pub async fn listen_with(address: &str, config: &ServerConfig) -> Result<ConnectionListener> {
+    ConnectionListener::bind_with(&*SCHEMES, address, config).await
 }
 
 /// The examples of the README, compiled as doc tests.

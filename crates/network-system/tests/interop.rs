@@ -7,70 +7,16 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use common::programs::{program, python, run, run_ok};
 use common::{echo, echo_on, frame, read_frame, within};
 use network_system::{Backoff, Client, ErrorKind, Framing, MessageBatch, Request, Server, wire};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
-
-/// A program of this machine; it is a failure when it is missing, since these tests are the proof
-/// that others can speak with us.
-fn program(name: &str, package: &str) -> Command {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-    assert!(
-        found,
-        "`{name}` is missing, and this test needs it: run `scripts/test.sh --prepare`, or install \
-         the Debian package {package}"
-    );
-    let mut command = Command::new(name);
-    command
-        .kill_on_drop(true)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    command
-}
-
-fn python(script: &str) -> Command {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let mut command = program("python3", "python3");
-    command.arg(folder.join(script));
-    command
-}
-
-/// Gives `input` to a program and ends its input; what it printed and how it ended.
-async fn run(mut command: Command, input: &[u8]) -> (Vec<u8>, ExitStatus) {
-    let mut child = command.spawn().unwrap();
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let mut output = Vec::new();
-    let (written, read) = within(async {
-        let write = async {
-            let result = stdin.write_all(input).await;
-            drop(stdin);
-            result
-        };
-        tokio::join!(write, stdout.read_to_end(&mut output))
-    })
-    .await;
-    written.unwrap();
-    read.unwrap();
-    (output, within(child.wait()).await.unwrap())
-}
-
-/// As [`run`] for a script that must say `ok`.
-async fn run_ok(command: Command) {
-    let (output, status) = run(command, b"").await;
-    let output = String::from_utf8_lossy(&output);
-    assert!(
-        status.success() && output.starts_with("ok"),
-        "{status}: {output}"
-    );
-}
 
 /// A folder, and the path of a socket in it.
 fn socket_path() -> (tempfile::TempDir, PathBuf) {

@@ -17,10 +17,15 @@ use tokio::net::TcpStream;
 /// Both ends of a connection, each opened with its own settings.
 async fn pair(listen: &str, ours: &LinkConfig, theirs: &LinkConfig) -> (AnyLink, AnyLink) {
     let address: Address = listen.parse().unwrap();
-    let bound = Schemes.bind(&address, ours, 1).await.unwrap().remove(0);
+    let bound = Schemes::default()
+        .bind(&address, ours, 1)
+        .await
+        .unwrap()
+        .remove(0);
     let address = bound.local().clone();
     let mut listener = bound.start().unwrap();
-    let connecting = Schemes.connect(&address, theirs);
+    let schemes = Schemes::default();
+    let connecting = schemes.connect(&address, theirs);
     let (accepted, connected) = within(async { tokio::join!(listener.accept(), connecting) }).await;
     (accepted.unwrap(), connected.unwrap())
 }
@@ -166,7 +171,7 @@ async fn backlog() {
     for (backlog, fit) in [(1, 2), (5, 6)] {
         let config = changed(|config| config.socket.backlog = backlog);
         let address: Address = "tcp://127.0.0.1:0".parse().unwrap();
-        let bound = Schemes.bind(&address, &config, 1).await.unwrap();
+        let bound = Schemes::default().bind(&address, &config, 1).await.unwrap();
         let target = common::socket_address(bound[0].local());
         let mut waiting = Vec::new();
         let refused = loop {
@@ -180,7 +185,7 @@ async fn backlog() {
         assert_eq!(waiting.len(), fit, "{refused}");
     }
     let address: Address = "tcp://127.0.0.1:0".parse().unwrap();
-    let bound = Schemes
+    let bound = Schemes::default()
         .bind(&address, &LinkConfig::default(), 1)
         .await
         .unwrap();
@@ -206,7 +211,9 @@ async fn peer_and_local(
 async fn dual_stack() {
     for address in ["tcp://:0", "tcp://[::]:0"] {
         let address: Address = address.parse().unwrap();
-        let bound = Schemes.bind(&address, &LinkConfig::default(), 1).await;
+        let bound = Schemes::default()
+            .bind(&address, &LinkConfig::default(), 1)
+            .await;
         let bound = bound.unwrap().remove(0);
         let port = bound.local().port().unwrap();
         let mut listener = bound.start().unwrap();
@@ -219,7 +226,11 @@ async fn dual_stack() {
         }
 
         let only_v6 = changed(|config| config.socket.dual_stack = false);
-        let bound = Schemes.bind(&address, &only_v6, 1).await.unwrap().remove(0);
+        let bound = Schemes::default()
+            .bind(&address, &only_v6, 1)
+            .await
+            .unwrap()
+            .remove(0);
         let port = bound.local().port().unwrap();
         let mut listener = bound.start().unwrap();
         let v6 = SocketAddr::new("::1".parse().unwrap(), port);
@@ -231,7 +242,9 @@ async fn dual_stack() {
     }
     // an address of one family stays in it
     let address: Address = "tcp://0.0.0.0:0".parse().unwrap();
-    let bound = Schemes.bind(&address, &LinkConfig::default(), 1).await;
+    let bound = Schemes::default()
+        .bind(&address, &LinkConfig::default(), 1)
+        .await;
     let port = bound.unwrap().remove(0).local().port().unwrap();
     let v6 = format!("tcp://[::1]:{port}");
     let error = within(network_system::connect(&v6)).await.err().unwrap();

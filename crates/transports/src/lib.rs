@@ -5,6 +5,8 @@
 
 mod schemes;
 pub mod tcp;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+pub mod tls;
 #[cfg(unix)]
 pub mod unix;
 mod watched;

@@ -10,21 +10,32 @@ use network_system_core::{
 use tokio::io::DuplexStream;
 
 use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
+use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 #[cfg(unix)]
 use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 
-/// Every transport that this build has: `tcp://`, `memory://`, and `unix://` where the system has
-/// Unix sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Schemes;
+/// Every transport that this build has: `tcp://`, `tls://`, `memory://`, and `unix://` where the
+/// system has Unix sockets; each with `?tls=true` is one with TLS.
+///
+/// Clones share what TLS has read from files, and the sessions that can be resumed.
+#[derive(Clone, Debug, Default)]
+pub struct Schemes {
+    tls: Tls,
+}
 
 impl Schemes {
     /// The schemes of this build.
-    pub const KNOWN: &'static [&'static str] = if cfg!(unix) {
-        &["tcp", "unix", "memory"]
-    } else {
-        &["tcp", "memory"]
+    pub const KNOWN: &'static [&'static str] = match (cfg!(unix), Tls::IS_THERE) {
+        (true, true) => &["tcp", "tls", "unix", "memory"],
+        (true, false) => &["tcp", "unix", "memory"],
+        (false, true) => &["tcp", "tls", "memory"],
+        (false, false) => &["tcp", "memory"],
     };
+}
+
+/// Whether links of this address have TLS.
+fn secure(address: &Address, config: &LinkConfig) -> bool {
+    config.tls || address.scheme() == "tls"
 }
 
 /// A link of any of these transports. An enum and not a trait object, so that the calls on the
@@ -38,6 +49,8 @@ pub enum AnyLink {
     Unix(UnixLink),
     /// Inside this process.
     Memory(StreamLink<DuplexStream>),
+    /// With TLS, over any of the others.
+    Tls(TlsLink),
 }
 
 /// An address of any of these transports.
@@ -49,6 +62,13 @@ pub enum AnyBound {
     Unix(UnixBound),
     /// A name inside this process.
     Memory(MemoryBound),
+    /// A TCP address with TLS.
+    Tls(TlsBound<TcpBound>),
+    /// A path with TLS.
+    #[cfg(unix)]
+    TlsUnix(TlsBound<UnixBound>),
+    /// A name inside this process with TLS.
+    TlsMemory(TlsBound<MemoryBound>),
 }
 
 /// A listener of any of these transports.
@@ -60,16 +80,24 @@ pub enum AnyListener {
     Unix(UnixAcceptor),
     /// On a name inside this process.
     Memory(MemoryListener),
+    /// On a TCP address, with TLS.
+    Tls(TlsListener<TcpAcceptor>),
+    /// On a path, with TLS.
+    #[cfg(unix)]
+    TlsUnix(TlsListener<UnixAcceptor>),
+    /// On a name inside this process, with TLS.
+    TlsMemory(TlsListener<MemoryListener>),
 }
 
-/// The same expression for whichever variant there is.
+/// The same expression for whichever link it is.
 macro_rules! each {
-    ($any:expr, $type:ident, $one:ident => $do:expr) => {
-        match $any {
-            $type::Tcp($one) => $do,
+    ($link:expr, $one:ident => $do:expr) => {
+        match $link {
+            Self::Tcp($one) => $do,
             #[cfg(unix)]
-            $type::Unix($one) => $do,
-            $type::Memory($one) => $do,
+            Self::Unix($one) => $do,
+            Self::Memory($one) => $do,
+            Self::Tls($one) => $do,
         }
     };
 }
@@ -87,13 +115,13 @@ impl AnyLink {
 
 impl Source for AnyLink {
     fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
-        each!(self, Self, link => link.poll_fill(cx, queue))
+        each!(self, link => link.poll_fill(cx, queue))
     }
 }
 
 impl Sink for AnyLink {
     fn encoding(&self) -> Encoding {
-        each!(self, Self, link => link.encoding())
+        each!(self, link => link.encoding())
     }
 
     fn poll_send(
@@ -101,17 +129,28 @@ impl Sink for AnyLink {
         cx: &mut Context<'_>,
         queue: &mut OutQueue,
     ) -> (Sent, Poll<Result<()>>) {
-        each!(self, Self, link => link.poll_send(cx, queue))
+        each!(self, link => link.poll_send(cx, queue))
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        each!(self, Self, link => link.poll_close(cx))
+        each!(self, link => link.poll_close(cx))
     }
 }
 
 impl Link for AnyLink {
     fn info(&self) -> &LinkInfo {
-        each!(self, Self, link => link.info())
+        each!(self, link => link.info())
+    }
+
+    fn is_open(&self) -> bool {
+        each!(self, link => link.is_open())
+    }
+
+    async fn open(self) -> Result<Self> {
+        Ok(match self {
+            Self::Tls(link) => Self::Tls(link.open().await?),
+            open => open,
+        })
     }
 }
 
@@ -119,7 +158,16 @@ impl Bound for AnyBound {
     type Listener = AnyListener;
 
     fn local(&self) -> &Address {
-        each!(self, Self, bound => bound.local())
+        match self {
+            Self::Tcp(bound) => bound.local(),
+            #[cfg(unix)]
+            Self::Unix(bound) => bound.local(),
+            Self::Memory(bound) => bound.local(),
+            Self::Tls(bound) => bound.local(),
+            #[cfg(unix)]
+            Self::TlsUnix(bound) => bound.local(),
+            Self::TlsMemory(bound) => bound.local(),
+        }
     }
 
     fn start(self) -> Result<AnyListener> {
@@ -128,6 +176,10 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::Unix(bound) => AnyListener::Unix(bound.start()?),
             Self::Memory(bound) => AnyListener::Memory(bound.start()?),
+            Self::Tls(bound) => AnyListener::Tls(bound.start()?),
+            #[cfg(unix)]
+            Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
+            Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
         })
     }
 }
@@ -141,7 +193,55 @@ impl Listener for AnyListener {
             #[cfg(unix)]
             Self::Unix(listener) => AnyLink::Unix(listener.accept().await?),
             Self::Memory(listener) => AnyLink::Memory(listener.accept().await?),
+            Self::Tls(listener) => AnyLink::Tls(listener.accept().await?),
+            #[cfg(unix)]
+            Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
+            Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
         })
+    }
+}
+
+impl Schemes {
+    /// Takes an address whose links have TLS.
+    async fn bind_tls(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> Result<Vec<AnyBound>> {
+        let accepting = || self.tls.accept(address, config);
+        Ok(match address.scheme() {
+            "tcp" | "tls" => {
+                let accepting = accepting()?;
+                let bound = tcp::bind(address, config, workers).await?;
+                accepting.over(bound).map(AnyBound::Tls).collect()
+            }
+            #[cfg(unix)]
+            "unix" => {
+                let accepting = accepting()?;
+                let bound = unix::bind(address, config, workers).await?;
+                accepting.over(bound).map(AnyBound::TlsUnix).collect()
+            }
+            "memory" => {
+                let accepting = accepting()?;
+                let bound = Memory.bind(address, config, workers).await?;
+                accepting.over(bound).map(AnyBound::TlsMemory).collect()
+            }
+            _ => return Err(address.unknown_scheme(Self::KNOWN).into()),
+        })
+    }
+
+    /// Connects to an address whose links have TLS.
+    async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        let connecting = self.tls.connect(address, config)?;
+        let plain = match address.scheme() {
+            "tcp" | "tls" => tcp::connect(address, config).await?.into(),
+            #[cfg(unix)]
+            "unix" => unix::connect(address, config).await?.into(),
+            "memory" => Memory.connect(address, config).await?.into(),
+            _ => return Err(address.unknown_scheme(Self::KNOWN).into()),
+        };
+        connecting.over(plain, address).await.map(AnyLink::Tls)
     }
 }
 
@@ -155,6 +255,9 @@ impl Transports for Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
+        if secure(address, config) {
+            return self.bind_tls(address, config, workers).await;
+        }
         Ok(match address.scheme() {
             "tcp" => {
                 let bound = tcp::bind(address, config, workers).await?;
@@ -174,6 +277,10 @@ impl Transports for Schemes {
     }
 
     async fn connect(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        if secure(address, config) {
+            // in a box, so that a connect without TLS is not as large as one with it
+            return Box::pin(self.connect_tls(address, config)).await;
+        }
         Ok(match address.scheme() {
             "tcp" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
@@ -181,5 +288,9 @@ impl Transports for Schemes {
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),
             _ => return Err(address.unknown_scheme(Self::KNOWN).into()),
         })
+    }
+
+    fn reload(&self) -> Result<()> {
+        self.tls.reload()
     }
 }

@@ -13,7 +13,9 @@ use super::task::{Outgoing, Task};
 use super::{Client, ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
-use crate::config::{Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy};
+use crate::config::{
+    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, TlsClientConfig,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
@@ -179,6 +181,13 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         self
     }
 
+    /// All about TLS, for addresses such as `tls://example.org:8443`, and any with `?tls=true`.
+    /// Default: the authorities that the system trusts, and the host in the address.
+    pub fn tls(mut self, tls: TlsClientConfig) -> Self {
+        self.config.tls = tls;
+        self
+    }
+
     /// How messages are delimited. Default: `u32` big-endian length.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.config.session.framing = framing;
@@ -235,10 +244,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     fn task(self) -> Result<Task<T, H>> {
         let config = self.config;
         config.validate()?;
-        let link = LinkConfig {
-            session: config.session.clone(),
-            socket: config.socket.clone(),
-        };
+        let link = LinkConfig::from(&config);
         let mut addresses = Vec::new();
         for text in &config.addresses {
             let address: Address = text.parse()?;
@@ -352,7 +358,7 @@ fn spawn<T: Transports, H: Handler>(
     link: Option<(T::Link, LinkConfig)>,
     workers: Option<Workers>,
 ) -> Client<T> {
-    let shared = task.shared.clone();
+    let (shared, transports) = (task.shared.clone(), task.transports.clone());
     let ended = Ended(shared.clone());
     let here = link.is_some();
     let started = shared.clone();
@@ -371,6 +377,6 @@ fn spawn<T: Transports, H: Handler>(
     Client {
         shared,
         _workers: workers,
-        transports: std::marker::PhantomData,
+        transports,
     }
 }

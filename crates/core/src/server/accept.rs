@@ -8,7 +8,7 @@ use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::contain;
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Handler;
 use crate::inbox::Inbox;
 use crate::link::{Bound, Link, Listener};
@@ -31,6 +31,7 @@ pub(super) struct Acceptor<H> {
     pub(super) shared: Arc<Shared>,
     pub(super) handler: Arc<Admitting<H>>,
     pub(super) max_connections: usize,
+    pub(super) handshake_timeout: Duration,
 }
 
 impl<H> Clone for Acceptor<H> {
@@ -39,6 +40,7 @@ impl<H> Clone for Acceptor<H> {
             shared: self.shared.clone(),
             handler: self.handler.clone(),
             max_connections: self.max_connections,
+            handshake_timeout: self.handshake_timeout,
         }
     }
 }
@@ -83,11 +85,51 @@ impl<H: Handler> Acceptor<H> {
     /// Starts to drive a new connection, unless there are too many.
     fn open<L: Link>(&self, link: L, config: &Arc<SessionConfig>) {
         let shared = &self.shared;
-        let info = link.info();
-        if !shared.counters.connect(self.max_connections) {
-            tracing::debug!(peer = %info.peer, "refused: too many connections");
+        if !shared.counters.admit(self.max_connections) {
+            tracing::debug!(peer = %link.info().peer, "refused: too many connections");
             return;
         }
+        if link.is_open() {
+            self.start(link, config);
+            return;
+        }
+        let (acceptor, config) = (self.clone(), config.clone());
+        let handshake = Box::pin(async move {
+            let admitted = Admitted(Some(acceptor.shared.clone()));
+            if let Some(link) = acceptor.handshake(link).await {
+                admitted.keep();
+                acceptor.start(link, &config);
+            }
+        });
+        let _ = worker::spawn(shared.tracker.track_future(handshake));
+    }
+
+    /// Lets the handshake of a new connection be done, in the time that it may take.
+    async fn handshake<L: Link>(&self, link: L) -> Option<L> {
+        let shared = &self.shared;
+        let peer = link.info().peer.clone();
+        let opening = tokio::time::timeout(self.handshake_timeout, link.open());
+        let opened = shared.stopping.run_until_cancelled(opening).await?;
+        let late = opened.is_err();
+        let error = match opened {
+            Ok(Ok(link)) => return Some(link),
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(ErrorKind::ConnectionTimeout, "do the handshake with")
+                .peer(peer)
+                .because(format_args!("not done within {:?}", self.handshake_timeout))
+                .advice("the peer is silent or slow, or waits for us to speak first"),
+        };
+        shared.counters.no_handshake(late);
+        tracing::debug!(%error, "refused");
+        contain(|| self.handler.on_error(None, &error));
+        None
+    }
+
+    /// Starts to drive a connection that was admitted.
+    fn start<L: Link>(&self, link: L, config: &Arc<SessionConfig>) {
+        let shared = &self.shared;
+        shared.counters.opened();
+        let info = link.info();
         let session = Session::new(
             info.clone(),
             link.encoding(),
@@ -114,6 +156,24 @@ impl<H: Handler> Acceptor<H> {
             let mut registered = registered;
             registered.reason = Some(life.await);
         }));
+    }
+}
+
+/// A place among the connections, for one that is not open yet.
+struct Admitted(Option<Arc<Shared>>);
+
+impl Admitted {
+    /// The connection is open, and gives the place up at its end.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            shared.counters.leave();
+        }
     }
 }
 

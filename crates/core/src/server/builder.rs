@@ -7,7 +7,9 @@ use network_system_wire::Framing;
 use super::Server;
 use super::signals::Signals;
 use crate::close::CloseReason;
-use crate::config::{Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig, WorkerConfig};
+use crate::config::{
+    Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig, TlsServerConfig, WorkerConfig,
+};
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
@@ -151,6 +153,19 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// Connections at most. Default: 10 000.
     pub fn max_connections(mut self, n: usize) -> Self {
         self.config.max_connections = n;
+        self
+    }
+
+    /// Certificates and all else about TLS, for addresses such as `tls://0.0.0.0:8443`, and any with
+    /// `?tls=true`. Default: no certificate, and no such address.
+    pub fn tls(mut self, tls: TlsServerConfig) -> Self {
+        self.config.tls = tls;
+        self
+    }
+
+    /// How long a new connection may take for its handshake. Default: 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.config.handshake_timeout = timeout;
         self
     }
 

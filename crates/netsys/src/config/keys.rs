@@ -43,6 +43,7 @@ const POSITIVE: &str = "a number of bytes, at least 1";
 const COUNT: &str = "a whole number, at least 1";
 const SWITCH: &str = "true or false";
 const DURATION: &str = "a duration in quotes, such as \"10s\" or \"1m 30s\"";
+const FILES: &str = "a list of files in PEM form, such as [\"/etc/tls/ca.pem\"]";
 const OPTIONAL: &str = "a duration in quotes, such as \"30s\", or \"off\"";
 
 /// In the order of the file; the keys of one table stand together, before those of its subtables.
@@ -72,6 +73,11 @@ const KEYS: &[Key] = &[
         "server.max_connections",
         "Connections at most; more are turned away.",
         COUNT,
+    ),
+    key(
+        "server.handshake_timeout",
+        "How long a new connection may take for its handshake, where there is one.",
+        DURATION,
     ),
     key(
         "server.shutdown_timeout",
@@ -178,6 +184,47 @@ const KEYS: &[Key] = &[
         "server.socket.dual_stack",
         "Whether an IPv6 wildcard address takes IPv4 too.",
         SWITCH,
+    ),
+    key(
+        "server.tls.certificates",
+        "Certificates (with their chains) and keys of addresses with TLS; clients get the one for the \
+         name that they ask for, else the first.",
+        "a list such as [{ certificate = \"/etc/tls/site.pem\", key = \"/etc/tls/site.key\" }]",
+    ),
+    key(
+        "server.tls.client_auth",
+        "Whether clients must have a certificate.",
+        "\"off\", \"optional\" or \"required\"",
+    ),
+    key(
+        "server.tls.client_ca",
+        "The authorities of clients' certificates.",
+        FILES,
+    ),
+    key(
+        "server.tls.crl",
+        "Lists of revoked client certificates.",
+        FILES,
+    ),
+    key(
+        "server.tls.alpn",
+        "Application protocols, the preferred one first.",
+        "a list of names, such as [\"chat/2\", \"chat/1\"]",
+    ),
+    key(
+        "server.tls.min_version",
+        "The oldest version of TLS.",
+        "\"1.2\" or \"1.3\"",
+    ),
+    key(
+        "server.tls.resumption",
+        "Whether clients that come back may resume their session.",
+        SWITCH,
+    ),
+    key(
+        "server.tls.reload_interval",
+        "How often it is looked, while connections come, whether the files have changed.",
+        OPTIONAL,
     ),
 ];
 

@@ -27,7 +27,8 @@ pub async fn run(
     mut printer: Printer,
     tally: &Tally,
 ) -> Result<()> {
-    let connection = network_system::connect(&args.url).await;
+    let config = args.tls.client_config();
+    let connection = network_system::connect_with(&args.url, &config).await;
     let connection = connection.map_err(|error| Failure::connecting(&error))?;
     if interactive {
         greet(args);

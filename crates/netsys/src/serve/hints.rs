@@ -18,11 +18,24 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
     };
     let mut text = String::from("try it from another terminal:\n");
     let url = quoted(&reachable(&address, &link));
-    text += &format!("  {} connect {url}\n", this_program());
-    if let Some(other) = without_netsys(settings.mode, &address, &link.session) {
+    let trust = trust(settings, address::is_secure(&address, &link));
+    text += &format!("  {} connect {trust}{url}\n", this_program());
+    let other = without_netsys(settings.mode, &address, &link.session);
+    if let Some(other) = other.filter(|_| !link.tls) {
         text += &format!("or without netsys:\n  {other}\n");
     }
     text + "Ctrl-C ends the server.\n"
+}
+
+/// The options with which a client trusts this server.
+fn trust(settings: &Settings, secure: bool) -> &'static str {
+    let certificates = &settings.server.tls.certificates;
+    let made_now = certificates.iter().all(|pair| pair.key.path().is_none());
+    match (secure, made_now) {
+        (false, _) => "",
+        (true, true) => "--danger-trust-any-certificate ",
+        (true, false) => "--ca CA.pem ",
+    }
 }
 
 /// The host to connect to where the server listens on every address.
@@ -65,6 +78,9 @@ fn reachable(address: &Address, link: &LinkConfig) -> String {
     if session.max_message != usual.max_message {
         query.push(format!("max_message={}", session.max_message));
     }
+    if link.tls && address.scheme() != "tls" {
+        query.push("tls=true".to_owned());
+    }
     match query.is_empty() {
         true => place,
         false => format!("{place}?{}", query.join("&")),
@@ -96,6 +112,10 @@ fn without_netsys(mode: Mode, address: &Address, session: &SessionConfig) -> Opt
     match (address.scheme(), address.port(), framing.as_str()) {
         _ if session.envelope => None,
         ("tcp", Some(port), "length") => Some(python(mode, &host(address), port)),
+        ("tls", Some(port), "lines") => Some(format!(
+            "openssl s_client -quiet -connect {}:{port}",
+            host(address)
+        )),
         ("tcp", Some(port), "lines") => Some(format!("nc {} {port}", host(address))),
         ("unix", _, "lines") => Some(format!("nc -U {}", quoted(address.path()))),
         _ => None,

@@ -44,6 +44,9 @@ enum Event<'a> {
         version: &'a str,
     },
     Statistics(Figures<'a>),
+    Reloaded {
+        error: Option<String>,
+    },
     Draining {
         sessions: u64,
         deadline_seconds: f64,
@@ -191,6 +194,19 @@ impl Reporter {
                     output::line(&one_line(statistics));
                 }
             }
+        }
+    }
+
+    /// Certificates and keys were read again. What was wrong with them is in the log already.
+    pub fn reloaded(&self, result: network_system::Result<()>) {
+        match (self.style, result) {
+            (Style::Json, result) => output::json(&Event::Reloaded {
+                error: result.err().map(|error| error.to_string()),
+            }),
+            (Style::Live | Style::Plain, Ok(())) => {
+                output::line("certificates were read again, and hold for new connections");
+            }
+            (Style::Quiet, _) | (_, Err(_)) => {}
         }
     }
 

@@ -4,7 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
 pub mod pipes;
+#[cfg(feature = "tls")]
+pub mod pki;
+#[cfg(unix)]
+pub mod programs;
 pub mod scripted;
+#[cfg(feature = "tls")]
+pub mod secure;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,71 @@
+//! What one link is opened with: [`LinkConfig`].
+
+use std::sync::Arc;
+
+use super::{
+    ClientConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig, TlsServerConfig,
+};
+use crate::error::Result;
+
+/// What a transport needs to open a link.
+#[derive(Clone, Debug, Default)]
+pub struct LinkConfig {
+    /// Settings of the session on it.
+    pub session: SessionConfig,
+    /// Options of the socket under it.
+    pub socket: SocketOptions,
+    /// Whether the address asks for TLS, by `?tls=true`; with the scheme `tls` it is used anyway.
+    pub tls: bool,
+    /// TLS where links are accepted.
+    pub tls_server: Arc<TlsServerConfig>,
+    /// TLS where links are made.
+    pub tls_client: Arc<TlsClientConfig>,
+}
+
+impl From<&ServerConfig> for LinkConfig {
+    fn from(config: &ServerConfig) -> Self {
+        Self {
+            session: config.session.clone(),
+            socket: config.socket.clone(),
+            tls_server: Arc::new(config.tls.clone()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&ClientConfig> for LinkConfig {
+    fn from(config: &ClientConfig) -> Self {
+        Self {
+            session: config.session.clone(),
+            socket: config.socket.clone(),
+            tls_client: Arc::new(config.tls.clone()),
+            ..Self::default()
+        }
+    }
+}
+
+impl LinkConfig {
+    /// Applies the query of an address: `framing`, `envelope`, `max_message` and `tls`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument), pointing at the part that is
+    /// wrong.
+    pub fn for_address(&self, address: &crate::Address) -> Result<Self> {
+        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
+        let mut config = self.clone();
+        if let Some(framing) = address.parse_query("framing")? {
+            config.session.framing = framing;
+        }
+        if let Some(envelope) = address.parse_query("envelope")? {
+            config.session.envelope = envelope;
+        }
+        if let Some(max_message) = address.parse_query("max_message")? {
+            config.session.max_message = max_message;
+        }
+        if let Some(tls) = address.parse_query("tls")? {
+            config.tls = tls;
+        }
+        config.session.validate("")?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,165 @@
+//! Handshakes with TLS that do not come, come too slowly, or are something else: nobody else is held
+//! up.
+#![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
+
+mod common;
+
+use std::time::Duration;
+
+use common::pki::Pki;
+use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secure};
+use common::{eventually, frame, read_to_end, within};
+use network_system::config::ServerConfig;
+use network_system::{ErrorKind, listen_with};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// A plain peer on a port for TLS, and the reverse.
+#[tokio::test]
+async fn plain_and_secure_peers_do_not_mix() {
+    let pki = Pki::new();
+    let mut echo = secure(pki.issue(&["localhost"]).server(), |builder| builder).await;
+    for hello in [
+        &frame(b"hello")[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\0\0\0",
+    ] {
+        let mut plain = echo.dial().await;
+        plain.write_all(hello).await.unwrap();
+        is(&echo.next_error().await, ErrorKind::Handshake, "is no TLS");
+        // an alert, and the end without a reset
+        let (alert, end) = read_to_end(&mut plain).await;
+        assert!(
+            alert.starts_with(b"\x15\x03") && end.is_ok(),
+            "{alert:x?} {end:?}"
+        );
+    }
+    let url = format!("tcp://127.0.0.1:{}", echo.address().port());
+    let mut plain = network_system::connect(&url).await.unwrap();
+    let result = round_trip(&mut plain, "hello").await;
+    assert!(result.is_err(), "a plain client of ours");
+
+    let mut echo = common::echo(|builder| builder).await;
+    let url = format!("tls://localhost:{}", echo.address().port());
+    let error = not_dialled(&url, pki.client()).await;
+    is(
+        &error,
+        ErrorKind::ConnectionClosed,
+        "check that it speaks TLS there",
+    );
+    let told = echo.next_error().await;
+    is(&told, ErrorKind::MessageTooLarge, "the first bytes of TLS");
+}
+
+/// Who connects and says nothing is refused in time, and holds up nobody: not with one thread either.
+#[tokio::test]
+async fn a_handshake_that_does_not_come() {
+    let pki = Pki::new();
+    let tls = pki.issue(&["localhost"]).server();
+    for workers in [0, 1] {
+        let mut echo = secure(tls.clone(), |builder| {
+            builder
+                .workers(workers)
+                .max_connections(5)
+                .handshake_timeout(Duration::from_millis(300))
+        })
+        .await;
+        let mut silent = Vec::new();
+        for n in 0..4 {
+            let mut stream = echo.dial().await;
+            // some begin to say something
+            stream
+                .write_all(&b"\x16\x03\x01\x02\0\x01"[..n])
+                .await
+                .unwrap();
+            silent.push(stream);
+        }
+        let mut connection = dial(&localhost(&echo), pki.client()).await.unwrap();
+        round_trip(&mut connection, "meanwhile").await.unwrap();
+        for stream in &mut silent {
+            is(
+                &echo.next_error().await,
+                ErrorKind::ConnectionTimeout,
+                "300ms",
+            );
+            let (_, end) = read_to_end(stream).await;
+            assert!(end.is_ok(), "{end:?}");
+        }
+        let refused = echo.server.statistics().connections_refused;
+        assert_eq!((refused["handshake_timeout"], refused["handshake"]), (4, 0));
+        round_trip(&mut connection, "still there").await.unwrap();
+        eventually("places are free", || {
+            echo.server.statistics().connections_active == 1
+        })
+        .await;
+    }
+}
+
+/// Those that have not done their handshake count towards the most connections.
+#[tokio::test]
+async fn half_open_handshakes_are_capped() {
+    let pki = Pki::new();
+    let tls = pki.issue(&["localhost"]).server();
+    let echo = secure(tls, |builder| builder.max_connections(3)).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(echo.dial().await);
+    }
+    eventually("three places", || {
+        echo.server.statistics().connections_active == 3
+    })
+    .await;
+    let error = refused(&echo, pki.client()).await;
+    is(&error, ErrorKind::ConnectionClosed, "in the TLS handshake");
+    let statistics = echo.server.statistics();
+    assert_eq!(statistics.connections_refused["max_connections"], 1);
+    assert_eq!(statistics.connections_total, 0);
+    // they leave, and others come
+    drop(silent);
+    eventually("no places", || {
+        echo.server.statistics().connections_active == 0
+    })
+    .await;
+    let mut connection = dial(&localhost(&echo), pki.client()).await.unwrap();
+    round_trip(&mut connection, "hello").await.unwrap();
+    // a handshake does not hold up a shutdown
+    let _silent = echo.dial().await;
+    eventually("two places", || {
+        echo.server.statistics().connections_active == 2
+    })
+    .await;
+    drop(connection);
+    let report = within(echo.server.shutdown(Duration::from_secs(20))).await;
+    assert_eq!(report.cut, 0, "{report:?}");
+}
+
+#[tokio::test]
+async fn the_coroutine_level() {
+    let pki = Pki::new();
+    let config = ServerConfig {
+        tls: pki.issue(&["localhost"]).server(),
+        handshake_timeout: Duration::from_secs(1),
+        ..ServerConfig::default()
+    };
+    let mut listener = listen_with("tls://127.0.0.1:0", &config).await.unwrap();
+    let port = listener.local().port().unwrap();
+    // those who are silent or speak nonsense hold up nobody
+    let _silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut wrong = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    wrong.write_all(b"nonsense").await.unwrap();
+    let url = format!("tls://localhost:{port}");
+    let client = async {
+        let mut connection = dial(&url, pki.client()).await.unwrap();
+        round_trip(&mut connection, "hello").await.unwrap();
+        connection.close().await.unwrap();
+    };
+    let server = async {
+        let mut connection = within(listener.accept()).await.unwrap();
+        assert!(connection.info().tls.is_some());
+        while let Some(message) = within(connection.receive()).await.unwrap() {
+            connection.send(message).await.unwrap();
+        }
+    };
+    tokio::join!(client, server);
+}

@@ -1,0 +1,185 @@
+//! Links with TLS: [`TlsLink`], and listeners that make them of any other: [`TlsBound`],
+//! [`TlsListener`].
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use network_system_core::{
+    Address, Bound, Encoding, Error, InQueue, Link, LinkInfo, Listener, OutQueue, Result, Sent,
+    Sink, Source, StreamLink,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, Connection, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::client::Client;
+use super::failure::{self, Role};
+use super::identity;
+use super::plain::{Plain, Raw};
+use super::reload::Reloading;
+use super::server::Server;
+use super::stream::TlsStream;
+
+/// How long, and for how many bytes, a peer whose handshake has failed is listened to: a socket that
+/// is closed with unread input is reset, and the reset can destroy the alert that says why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// A message link with TLS.
+#[derive(Debug)]
+pub struct TlsLink(Box<StreamLink<TlsStream<Raw>>>);
+
+impl TlsLink {
+    fn new(plain: Plain, tls: Connection) -> Self {
+        let stream = TlsStream::new(plain.io, tls);
+        Self(Box::new(StreamLink::new(stream, plain.framing, plain.info)))
+    }
+
+    /// A link that was accepted, before its handshake.
+    fn accepted(plain: Plain, server: &Server) -> Result<Self> {
+        let peer = plain.info.peer.clone();
+        let tls = ServerConnection::new(server.config()).map_err(|error| {
+            failure::of_handshake(io::Error::other(error), Role::Server).peer(peer)
+        })?;
+        Ok(Self::new(plain, tls.into()))
+    }
+
+    /// Does a client's handshake.
+    pub(super) async fn connect(
+        plain: Plain,
+        client: &Client,
+        name: ServerName<'static>,
+        address: &Address,
+    ) -> Result<Self> {
+        let tls = ClientConnection::new(client.config(), name.clone())
+            .map_err(|error| failure::of_handshake(io::Error::other(error), Role::Client))
+            .map_err(|error| error.peer(address))?;
+        let link = Self::new(plain, tls.into());
+        let link = link.shake_hands(Role::Client, Some(&name)).await;
+        link.map_err(|error| error.peer(address))
+    }
+
+    async fn shake_hands(self, role: Role, asked: Option<&ServerName<'_>>) -> Result<Self> {
+        let (mut stream, framing, mut info) = self.0.into_parts();
+        if let Err(error) = poll_fn(|cx| stream.poll_handshake(cx)).await {
+            let error = failure::of_handshake(error, role).peer(&info.peer);
+            let _ = tokio::time::timeout(LINGER, linger(stream.into_io())).await;
+            return Err(error);
+        }
+        info.tls = Some(Arc::new(identity::of(stream.tls(), asked)));
+        Ok(Self(Box::new(StreamLink::new(stream, framing, info))))
+    }
+}
+
+/// Says that no more will come, and drops what still comes from the peer.
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
+    let mut buffer = [0; 1024];
+    let mut dropped = 0;
+    poll_fn(|cx| {
+        if ready!(Pin::new(&mut io).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        loop {
+            let mut into = ReadBuf::new(&mut buffer);
+            let read = ready!(Pin::new(&mut io).poll_read(cx, &mut into));
+            dropped += into.filled().len();
+            if read.is_err() || into.filled().is_empty() || dropped > LINGER_BYTES {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
+}
+
+impl Source for TlsLink {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
+        self.0.poll_fill(cx, queue)
+    }
+}
+
+impl Sink for TlsLink {
+    fn encoding(&self) -> Encoding {
+        self.0.encoding()
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &mut OutQueue,
+    ) -> (Sent, Poll<Result<()>>) {
+        self.0.poll_send(cx, queue)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.0.poll_close(cx)
+    }
+}
+
+impl Link for TlsLink {
+    fn info(&self) -> &LinkInfo {
+        self.0.info()
+    }
+
+    fn is_open(&self) -> bool {
+        self.info().tls.is_some()
+    }
+
+    async fn open(self) -> Result<Self> {
+        if self.is_open() {
+            return Ok(self);
+        }
+        self.shake_hands(Role::Server, None).await
+    }
+}
+
+/// An address that has been taken for links with TLS over another transport.
+pub struct TlsBound<B> {
+    plain: B,
+    server: Arc<Reloading<Server>>,
+}
+
+impl<B> TlsBound<B> {
+    pub(super) fn new(plain: B, server: Arc<Reloading<Server>>) -> Self {
+        Self { plain, server }
+    }
+}
+
+/// Accepts links with TLS over another transport.
+pub struct TlsListener<L> {
+    plain: L,
+    server: Arc<Reloading<Server>>,
+}
+
+impl<B> Bound for TlsBound<B>
+where
+    B: Bound<Listener: Listener<Link: Into<Plain>>>,
+{
+    type Listener = TlsListener<B::Listener>;
+
+    fn local(&self) -> &Address {
+        self.plain.local()
+    }
+
+    fn start(self) -> Result<Self::Listener> {
+        Ok(TlsListener {
+            plain: self.plain.start()?,
+            server: self.server,
+        })
+    }
+}
+
+impl<L> Listener for TlsListener<L>
+where
+    L: Listener<Link: Into<Plain>>,
+{
+    type Link = TlsLink;
+
+    async fn accept(&mut self) -> Result<TlsLink, Error> {
+        let plain = self.plain.accept().await?;
+        TlsLink::accepted(plain.into(), &self.server.current())
+    }
+}
