@@ -4,15 +4,13 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/packages.sh
 
 if [ "$(uname -s)" != Linux ]; then
     echo "the peers run on Linux only" >&2
     exit 1
 fi
-if ! command -v cargo >/dev/null; then
-    echo "cargo is missing: install Rust with rustup (https://rustup.rs), then run this again" >&2
-    exit 1
-fi
+require_cargo
 
 # Debian packages that are missing, separated by blanks.
 missing_packages() {
@@ -34,20 +32,7 @@ case " $* " in
         fi
         ;;
 esac
-if [ -n "$packages" ]; then
-    as_root=()
-    if [ "$(id -u)" != 0 ]; then
-        if ! command -v sudo >/dev/null; then
-            echo "not root, and there is no sudo; run as root: apt-get install -y $packages" >&2
-            exit 1
-        fi
-        as_root=(sudo)
-    fi
-    echo "installing $packages"
-    "${as_root[@]+"${as_root[@]}"}" apt-get update -qq
-    # shellcheck disable=SC2086 # a list of package names
-    "${as_root[@]+"${as_root[@]}"}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $packages >/dev/null
-fi
+# shellcheck disable=SC2086 # a list of package names
+[ -z "$packages" ] || install_packages $packages
 
 exec python3 bench/peers/run.py "$@"

@@ -5,6 +5,7 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/packages.sh
 
 usage() {
     cat <<'TEXT'
@@ -50,27 +51,6 @@ missing_packages() {
     printf '%s' "${packages# }"
 }
 
-# Debian and what derives from it. Anything else is told what to install.
-install_packages() {
-    local -a as_root=()
-    if ! command -v apt-get >/dev/null; then
-        echo "missing on this machine, by the names of Debian's packages: $*" >&2
-        echo "install them with your system's package manager and run this again" >&2
-        return 1
-    fi
-    if [ "$(id -u)" != 0 ]; then
-        if ! command -v sudo >/dev/null; then
-            echo "not root, and there is no sudo; run as root: apt-get install -y $*" >&2
-            return 1
-        fi
-        as_root=(sudo)
-    fi
-    echo "installing $*"
-    "${as_root[@]+"${as_root[@]}"}" apt-get update -qq
-    "${as_root[@]+"${as_root[@]}"}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
-
 prepare() {
     case "$(uname -s)" in
         Linux | Darwin) ;;
@@ -79,10 +59,7 @@ prepare() {
             return 1
             ;;
     esac
-    if ! command -v cargo >/dev/null; then
-        echo "cargo is missing: install Rust with rustup (https://rustup.rs), then run this again" >&2
-        return 1
-    fi
+    require_cargo || return 1
     local packages
     packages="$(missing_packages)"
     if [ -n "$packages" ]; then
