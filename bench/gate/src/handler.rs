@@ -112,7 +112,7 @@ impl Handler for Broadcast {
         if message.is_empty() {
             return session.send(message).await;
         }
-        session.sessions().broadcast(message.to_message());
+        session.sessions().broadcast(message);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! one contiguous buffer, large ones as slices of their own.
 
 mod chunk;
+mod one_frame;
 mod pen;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use network_system_wire::envelope::Header;
 use network_system_wire::{Codec, Framing};
 
 use self::chunk::{Chunk, SHORT};
+pub(crate) use self::one_frame::OneFrame;
 pub(crate) use self::pen::Pen;
 use crate::buffers::{READ, WriteBuffer};
 use crate::error::{Error, ErrorKind, Result, Side};
@@ -261,15 +263,18 @@ impl OutQueue {
     }
 
     /// Queues one message that is encoded already.
-    pub(crate) fn push_encoded(&mut self, frame: &Bytes) {
-        if frame.len() < ZERO_COPY {
-            if !self.tail.append(frame) {
-                self.room(frame.len());
-                self.tail.extend(frame);
+    pub(crate) fn push_encoded(&mut self, frame: &OneFrame) {
+        match frame {
+            OneFrame::Small(frame) => {
+                if !self.tail.append(frame) {
+                    self.room(frame.len());
+                    self.tail.extend(frame);
+                }
             }
-        } else {
-            self.seal();
-            self.chunks.push_back(Chunk::Bytes(frame.clone()));
+            OneFrame::Large(frame) => {
+                self.seal();
+                self.chunks.push_back(Chunk::Bytes(frame.clone()));
+            }
         }
         self.bytes += frame.len();
         self.messages += 1;
@@ -658,24 +663,6 @@ impl OutQueue {
             self.chunks = VecDeque::new();
         }
     }
-}
-
-/// The encoded form of one message, for queues of the same encoding.
-pub(crate) fn encode(
-    encoding: &Encoding,
-    header: Option<Header>,
-    message: &Message,
-) -> Result<Bytes> {
-    let mut queue = OutQueue::new(false);
-    queue.push(encoding, header, &message.by_ref())?;
-    let mut all = Vec::with_capacity(queue.bytes);
-    for chunk in &queue.chunks {
-        all.extend_from_slice(chunk.bytes());
-    }
-    all.extend_from_slice(queue.tail.bytes());
-    queue.forget();
-    queue.release();
-    Ok(all.into())
 }
 
 fn with_header(header: Option<Header>, message: &MessageRef<'_>) -> Message {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use network_system_wire::envelope::Header;
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -23,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lane;
 use crate::link::{Endpoint, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
-use crate::out_queue::{Encoding, OutQueue};
+use crate::out_queue::{Encoding, OneFrame, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
 use crate::requests::{Requests, Serving};
 use crate::server::Sessions;
@@ -654,7 +653,7 @@ impl Session {
     }
 
     /// Queues a message that is encoded already; `false` when it was not taken.
-    pub(crate) fn send_encoded(&self, frame: &Bytes) -> bool {
+    pub(crate) fn send_encoded(&self, frame: &OneFrame) -> bool {
         let shared = &*self.0;
         let push = |queue: &mut OutQueue| {
             queue.push_encoded(frame);
@@ -766,8 +765,8 @@ impl Session {
     }
 
     /// Queues a message for all, which is not encoded yet; `false` when there was no room.
-    pub(crate) fn send_unencoded(&self, message: &Message) -> Result<bool> {
-        self.try_offer(self.data_header(), &message.by_ref())
+    pub(crate) fn send_unencoded(&self, message: &MessageRef<'_>) -> Result<bool> {
+        self.try_offer(self.data_header(), message)
     }
 
     #[cold]

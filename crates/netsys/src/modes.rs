@@ -51,7 +51,7 @@ impl Handler for Service {
             Mode::Upper => session.send(upper(&message.to_message())).await,
             Mode::Discard => Ok(()),
             Mode::Broadcast => {
-                session.sessions().broadcast(message.to_message());
+                session.sessions().broadcast(message);
                 Ok(())
             }
         }

@@ -1,17 +1,17 @@
 //! The live sessions of a server: look up, iterate, broadcast.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
 use network_system_wire::Framing;
 use network_system_wire::envelope::Header;
 
 use crate::close::CloseReason;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Message;
-use crate::out_queue::{Encoding, encode};
+use crate::message::{IntoMessage, MessageRef};
+use crate::out_queue::{Encoding, OneFrame};
 use crate::outbox::Command;
 use crate::session::Session;
 
@@ -115,11 +115,15 @@ impl Sessions {
     #[must_use]
     pub fn all(&self) -> Vec<Session> {
         let mut all = Vec::with_capacity(self.len());
+        self.collect(&mut all);
+        all
+    }
+
+    fn collect(&self, all: &mut Vec<Session>) {
         for shard in self.read() {
             let admitted = shard.values().filter(|entry| entry.admitted);
             all.extend(admitted.map(|entry| entry.session.clone()));
         }
-        all
     }
 
     /// All sessions, those too that are not let in yet.
@@ -134,23 +138,35 @@ impl Sessions {
     /// Queues a message for every session. It is encoded once for each framing, whatever the
     /// number of sessions, and never waits: a full outbox drops it or closes its session, as the
     /// overflow policy says.
-    pub fn broadcast(&self, message: impl Into<Message>) -> BroadcastReport {
+    pub fn broadcast(&self, message: impl IntoMessage) -> BroadcastReport {
         self.broadcast_if(message, |_| true)
     }
 
     /// As [`broadcast`](Self::broadcast), for the sessions that `wanted` picks.
     pub fn broadcast_if(
         &self,
-        message: impl Into<Message>,
+        message: impl IntoMessage,
         wanted: impl Fn(&Session) -> bool,
     ) -> BroadcastReport {
-        let message = message.into();
+        match message.lend(|message| self.broadcast_lent(message, &wanted)) {
+            Some(report) => report,
+            None => self.broadcast_lent(&message.into().by_ref(), &wanted),
+        }
+    }
+
+    fn broadcast_lent(
+        &self,
+        message: &MessageRef<'_>,
+        wanted: &dyn Fn(&Session) -> bool,
+    ) -> BroadcastReport {
         let mut report = BroadcastReport::default();
-        let mut encoded = Encoded::default();
-        for session in self.all().iter().filter(|session| wanted(session)) {
-            let queued = match encoded.of(session, &message) {
+        let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        let Scratch { sessions, encoded } = &mut scratch;
+        self.collect(sessions);
+        for session in sessions.iter().filter(|session| wanted(session)) {
+            let queued = match encoded.of(session, message) {
                 Some(frame) => session.send_encoded(frame),
-                None => match session.send_unencoded(&message) {
+                None => match session.send_unencoded(message) {
                     Ok(queued) => queued,
                     Err(_) => {
                         report.failed += 1;
@@ -167,6 +183,9 @@ impl Sessions {
                 session.overflow();
             }
         }
+        scratch.clear();
+        // at the end of a thread it may be gone
+        let _ = SCRATCH.try_with(|place| place.set(scratch));
         report
     }
 
@@ -219,34 +238,94 @@ impl fmt::Debug for Sessions {
     }
 }
 
+/// What a broadcast needs memory for, which its thread keeps for the next one.
+#[derive(Default)]
+struct Scratch {
+    sessions: Vec<Session>,
+    encoded: Encoded,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = const {
+        Cell::new(Scratch { sessions: Vec::new(), encoded: Encoded { used: 0, frames: Vec::new() } })
+    };
+}
+
+/// Sessions that a thread keeps the memory to list of.
+const KEPT: usize = 64 * 1024;
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.sessions.clear();
+        self.sessions.shrink_to(KEPT);
+        self.encoded.clear();
+    }
+}
+
 /// One message in the encodings that were asked for so far.
 #[derive(Default)]
 struct Encoded {
-    /// By framing and envelope.
-    frames: Vec<(Framing, bool, Option<Bytes>)>,
+    /// How many of `frames` are of this message; the others have memory for later ones.
+    used: usize,
+    frames: Vec<Form>,
+}
+
+/// One encoding of it.
+struct Form {
+    framing: Framing,
+    envelope: bool,
+    /// `None` where it has to be queued as a message.
+    frame: Option<OneFrame>,
 }
 
 impl Encoded {
     /// The message as a frame for `session`; `None` when it has to be queued as a message.
-    fn of(&mut self, session: &Session, message: &Message) -> Option<&Bytes> {
+    fn of(&mut self, session: &Session, message: &MessageRef<'_>) -> Option<&OneFrame> {
         let Encoding::Stream(framing) = session.encoding() else {
             return None;
         };
         let envelope = session.info().envelope;
-        let is_for = |(other, with, _): &(Framing, bool, _)| other == framing && *with == envelope;
-        let place = match self.frames.iter().position(is_for) {
+        let used = self.frames.iter().take(self.used);
+        let is_for = |form: &Form| form.envelope == envelope && form.framing == *framing;
+        let place = match used.clone().position(is_for) {
             Some(place) => place,
-            None => {
-                let header = envelope.then_some(Header::Data);
-                let frame = match framing {
-                    // it may not write the same each time
-                    Framing::Custom(_) => None,
-                    _ => encode(session.encoding(), header, message).ok(),
-                };
-                self.frames.push((framing.clone(), envelope, frame));
-                self.frames.len() - 1
-            }
+            None => self.add(framing, envelope, message),
         };
-        self.frames.get(place)?.2.as_ref()
+        self.frames.get(place)?.frame.as_ref()
+    }
+
+    #[inline(never)]
+    fn add(&mut self, framing: &Framing, envelope: bool, message: &MessageRef<'_>) -> usize {
+        let (place, framing) = (self.used, framing.clone());
+        let before = self
+            .frames
+            .get_mut(place)
+            .and_then(|form| form.frame.take());
+        let header = envelope.then_some(Header::Data);
+        let frame = match &framing {
+            // it may not write the same each time
+            Framing::Custom(_) => None,
+            _ => OneFrame::new(&framing, header, message, before).ok(),
+        };
+        self.frames.truncate(place);
+        self.frames.push(Form {
+            framing,
+            envelope,
+            frame,
+        });
+        self.used += 1;
+        place
+    }
+
+    /// Forgets the message, but not all of the memory.
+    fn clear(&mut self) {
+        self.used = 0;
+        self.frames.truncate(1);
+        if let Some(form) = self.frames.first_mut() {
+            form.framing = Framing::default();
+            if let Some(frame) = &mut form.frame {
+                frame.clear();
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Handler for Serving {
             match message.first() {
                 Some(&ECHO) => return outgoing.send(message),
                 Some(&SINK) => with_tally(id, |t| t.add(message)),
-                Some(&BROADCAST) => drop(session.sessions().broadcast(message.to_message())),
+                Some(&BROADCAST) => drop(session.sessions().broadcast(message)),
                 _ => return outgoing.send(with_tally(id, |t| t.answer())),
             }
             Ok(())

@@ -33,7 +33,7 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
 
 /// Puts in one message of `size` bytes.
 fn put(outbox: &Outbox, size: usize) -> Result<(), Refused> {
-    let frame = bytes::Bytes::from(vec![7; size]);
+    let frame = crate::out_queue::OneFrame::Small(vec![7; size]);
     outbox.put(size, |queue| {
         queue.push_encoded(&frame);
         Ok(())

@@ -28,7 +28,7 @@ impl Wake for Bell {
 }
 
 fn push(size: usize) -> impl FnOnce(&mut OutQueue) -> Result<()> {
-    let frame = bytes::Bytes::from(vec![7; size]);
+    let frame = crate::out_queue::OneFrame::Small(vec![7; size]);
     move |queue| {
         queue.push_encoded(&frame);
         Ok(())
