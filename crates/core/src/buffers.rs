@@ -25,7 +25,7 @@ const SMALLEST: usize = 1024;
 pub(crate) const WRITE: usize = READ;
 /// Bytes of spare buffers of each sort that a thread keeps, besides the one that is in use: for
 /// connections that wait in the middle of a batch, and for the many that a broadcast fills.
-const SPARE: usize = 1024 * 1024;
+const SPARE: usize = 4 * 1024 * 1024;
 
 /// The spare buffers of one sort. The one that was given back last is the next to be used, and
 /// lies where it takes a few instructions to get it.
@@ -550,7 +550,7 @@ mod tests {
         large.extend(&vec![0; PAGE + WRITE]);
         large.give_back();
         assert!(!WRITERS.with(Spares::take).exists());
-        for _ in 0..1100 {
+        for _ in 0..4200 {
             let memory = vec![0; 1024];
             let (page, start, end) = (0, 0, 0);
             WriteBuffer {
@@ -566,7 +566,7 @@ mod tests {
         WriteBuffer::new().give_back();
         let readers = 1 + SPARE / ReadBuffer::with_room(FIRST).size();
         let writers = 1 + SPARE / 1024;
-        for n in 0..=1100 {
+        for n in 0..=4200 {
             assert_eq!(READERS.with(Spares::take).exists(), n < readers);
             assert_eq!(WRITERS.with(Spares::take).exists(), n < writers);
         }
