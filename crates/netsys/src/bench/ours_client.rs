@@ -171,8 +171,8 @@ struct Conversation {
     end: u64,
     /// The sum of what came.
     received: u64,
-    /// The message whose time is taken: one of each window, as raw does, since a look at the clock
-    /// costs as much as a message. And when it left.
+    /// The message that is looked at next, to take its time: one of each window, as raw does, since
+    /// a look at the clock costs as much as a message. And when it left.
     timed: u64,
     left: Duration,
     /// Whether nothing more is to be sent.
@@ -203,36 +203,34 @@ impl Conversation {
     /// Checks a message that came back; whether to send one for it.
     #[inline(always)]
     fn receive(&mut self, load: &Load, message: &[u8]) -> Result<bool> {
-        let sum = load.pattern.check(message, self.next)?;
+        let number = self.next;
+        let sum = load.pattern.check(message, number)?;
         self.received = self.received.wrapping_add(sum);
-        if self.next == self.timed {
-            self.look(load);
-        }
         self.next += 1;
-        if self.over {
-            self.finish(load);
-        }
-        Ok(!self.over)
+        Ok(number != self.timed || self.look(load))
     }
 
-    /// Reports when everything is back.
-    #[cold]
-    fn finish(&self, load: &Load) {
-        if self.next == self.end {
-            let (messages, received) = (self.next, self.received);
-            let _ = load.report.send(Ok(Done { messages, received }));
-        }
-    }
-
-    /// Takes the time of the message that has arrived, and of the one that is sent for it.
+    /// Takes the time of the message that has arrived, and of the one that is sent for it, if one
+    /// is.
     #[inline(never)]
-    fn look(&mut self, load: &Load) {
-        let now = load.watch.now();
-        let latency = now.saturating_sub(self.left);
-        guard(&load.latencies).add(latency, load.window);
-        self.left = now;
-        self.timed = self.next + load.window;
-        self.over = now >= load.span;
+    fn look(&mut self, load: &Load) -> bool {
+        if !self.over {
+            let now = load.watch.now();
+            let latency = now.saturating_sub(self.left);
+            guard(&load.latencies).add(latency, load.window);
+            self.left = now;
+            self.timed = self.next - 1 + load.window;
+            self.over = now >= load.span;
+        }
+        if self.over {
+            // every message is looked at until all are back
+            self.timed = self.next;
+            if self.next == self.end {
+                let (messages, received) = (self.next, self.received);
+                let _ = load.report.send(Ok(Done { messages, received }));
+            }
+        }
+        !self.over
     }
 
     /// Sends the next message.
