@@ -94,8 +94,9 @@ impl<H: Handler> Acceptor<H> {
             return;
         }
         let (acceptor, config) = (self.clone(), config.clone());
+        // also for a task that ends before it was polled
+        let admitted = Admitted(Some(shared.clone()));
         let handshake = Box::pin(async move {
-            let admitted = Admitted(Some(acceptor.shared.clone()));
             if let Some(link) = acceptor.handshake(link).await {
                 admitted.keep();
                 acceptor.start(link, &config);
