@@ -6,6 +6,7 @@
 //! context every worker has.
 
 mod busy_poll;
+mod events;
 mod executor;
 mod io;
 mod pin;

@@ -3,7 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll};
+use mio::Poll;
+
+use super::events::Events;
 
 /// After so many looks in vain the pauses between them get no longer: about 2 to the power of this
 /// waits.
@@ -35,14 +37,14 @@ impl BusyPoll {
         if !self.is_due() {
             return Ok(false);
         }
-        poll.poll(events, Some(Duration::ZERO))?;
+        events.wait(poll, Some(Duration::ZERO))?;
         if !events.is_empty() {
             // no wait, and so nothing to learn from
             return Ok(true);
         }
         let start = Instant::now();
         loop {
-            poll.poll(events, Some(Duration::ZERO))?;
+            events.wait(poll, Some(Duration::ZERO))?;
             let in_time = start.elapsed() < time;
             if events.is_empty() && in_time {
                 std::hint::spin_loop();
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn without_a_time_it_never_looks() {
         let mut poll = Poll::new().unwrap();
-        let mut events = Events::with_capacity(1);
+        let mut events = Events::new();
         for time in [None, Some(Duration::ZERO)] {
             let mut busy = BusyPoll::new(time);
             assert!(!busy.find(&mut poll, &mut events).unwrap());
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn it_finds_what_is_there() {
         let mut poll = Poll::new().unwrap();
-        let mut events = Events::with_capacity(1);
+        let mut events = Events::new();
         let waker = mio::Waker::new(poll.registry(), mio::Token(1)).unwrap();
         let mut busy = BusyPoll::new(Some(Duration::from_millis(1)));
         assert!(!busy.find(&mut poll, &mut events).unwrap());

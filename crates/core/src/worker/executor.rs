@@ -9,17 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Registry, Token};
+use mio::{Registry, Token};
 use slab::Slab;
 
 use super::busy_poll::BusyPoll;
+use super::events::Events;
 use super::io::{Change, Slots};
 use crate::statistics::set_worker;
 
 /// The token of [`Home::alarm`].
 const ALARM: Token = Token(usize::MAX);
-/// Events that one look at the system brings at most.
-const EVENTS: usize = 256;
 /// How long to wait after the system could not say what has happened.
 const AFTER_ERROR: Duration = Duration::from_millis(5);
 
@@ -84,9 +83,15 @@ impl Home {
         })
     }
 
-    /// Runs `work` on the worker's thread.
+    /// Runs `work` on the worker's thread, unless that has ended.
     pub(super) fn run(&self, work: Work) {
         self.inject(Injected::Work(work));
+    }
+
+    /// Whether this thread is the worker's.
+    pub(super) fn is_here(&self) -> bool {
+        let at = std::ptr::from_ref(self).addr();
+        HERE.try_with(|here| here.at.get() == at).unwrap_or(false)
     }
 
     fn inject(&self, injected: Injected) {
@@ -216,10 +221,27 @@ struct Task {
 /// Wakes one task.
 struct Wakeup {
     key: usize,
-    /// Whether it is among the ready ones. One that has ended may still be woken, and with it the
-    /// one that has its place then, to which that does no harm.
-    scheduled: AtomicBool,
+    /// Whether the worker's own thread has put it among the ready ones. Nobody else touches this.
+    ///
+    /// One that has ended may still be woken, and with it the one that has its place then, to which
+    /// that does no harm; nor does it to be among the ready ones twice.
+    here: AtomicBool,
+    /// Whether another thread has.
+    elsewhere: AtomicBool,
     home: Arc<Home>,
+}
+
+impl Wakeup {
+    /// The task is about to see everything that was done before it was woken.
+    #[inline]
+    fn set_running(&self) {
+        self.here.store(false, Ordering::Relaxed);
+        // who has set this has injected the task, and the look at that shows it; so it is seen at
+        // the latest when that has brought the task here
+        if self.elsewhere.load(Ordering::Relaxed) {
+            self.elsewhere.swap(false, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Wake for Wakeup {
@@ -231,16 +253,15 @@ impl Wake for Wakeup {
         let at = Arc::as_ptr(&self.home).addr();
         let here = HERE.try_with(|here| {
             here.at.get() == at && {
-                // another thread may do the same: the task is polled once more then
-                if !self.scheduled.load(Ordering::Relaxed) {
-                    self.scheduled.store(true, Ordering::Relaxed);
+                if !self.here.load(Ordering::Relaxed) {
+                    self.here.store(true, Ordering::Relaxed);
                     here.ready.borrow_mut().push_back(self.key);
                 }
                 true
             }
         });
         // a swap also when it is set: the task sees what was done before this
-        if here != Ok(true) && !self.scheduled.swap(true, Ordering::AcqRel) {
+        if here != Ok(true) && !self.elsewhere.swap(true, Ordering::AcqRel) {
             self.home.inject(Injected::Task(self.key));
         }
     }
@@ -294,7 +315,8 @@ pub(super) fn spawn(home: Arc<Home>, future: TaskFuture) -> Spawned {
         let place = tasks.vacant_entry();
         let wakeup = Arc::new(Wakeup {
             key: place.key(),
-            scheduled: AtomicBool::new(true),
+            here: AtomicBool::new(true),
+            elsewhere: AtomicBool::new(false),
             home,
         });
         here.ready.borrow_mut().push_back(place.key());
@@ -323,7 +345,7 @@ impl Here {
     fn run_task(&self, key: usize) {
         let task = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
         let Some(mut task) = task else { return };
-        task.wakeup.scheduled.swap(false, Ordering::AcqRel);
+        task.wakeup.set_running();
         self.budget.set(BUDGET);
         let mut cx = Context::from_waker(&task.waker);
         let poll = || task.future.as_mut().poll(&mut cx);
@@ -400,7 +422,7 @@ fn serve(
     slots: &mut Slots,
     grace: Duration,
 ) {
-    let mut events = Events::with_capacity(EVENTS);
+    let mut events = Events::new();
     let mut until: Option<Instant> = None;
     loop {
         here.run_ready();
@@ -426,7 +448,7 @@ fn serve(
             Some(_) => Ok(false),
         };
         let waited = match found {
-            Ok(false) => poll.poll(&mut events, wait),
+            Ok(false) => events.wait(&mut poll, wait),
             found => found.map(drop),
         };
         if let Err(error) = waited {
@@ -437,11 +459,11 @@ fn serve(
             continue;
         }
         home.apply_changes(slots);
-        for event in &events {
-            if event.token() == ALARM {
+        for (token, happened) in events.iter() {
+            if token == ALARM {
                 here.drain(home);
             } else {
-                slots.happened(event);
+                slots.happened(token, happened);
             }
         }
     }

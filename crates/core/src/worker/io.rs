@@ -4,14 +4,15 @@ use std::fmt;
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use mio::event::{Event, Source};
+use mio::event::Source;
 use mio::{Interest, Token};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::events::Happened;
 use super::executor::{self, Home};
 
 /// Whether a read that leaves room has taken everything, and what comes later is announced; only
@@ -42,6 +43,8 @@ pub(super) struct State {
 impl State {
     fn set_gone(&self) {
         self.gone.store(true, Ordering::Release);
+        // with the one in `remember`: either that finds the worker gone, or its waker is seen here
+        fence(Ordering::SeqCst);
         self.input.happened();
         self.output.happened();
     }
@@ -61,7 +64,7 @@ impl State {
     /// for, and is not there.
     fn has_input(&self, seen: u32, blocked: bool) -> bool {
         let closed = !blocked && self.closed.load(Ordering::Acquire);
-        closed || self.input.count.load(Ordering::SeqCst) != seen
+        closed || self.input.count.load(Ordering::Acquire) != seen
     }
 }
 
@@ -85,8 +88,7 @@ struct Side {
 /// it too often does no harm.
 #[derive(Default)]
 struct Wakers {
-    /// How many there are: 0, 1, or 2. It and the count of events are `SeqCst`, so that either the
-    /// worker sees the waker or the task sees the event.
+    /// How many there are: 0, 1, or 2.
     known: AtomicU8,
     first: OnceLock<Waker>,
     other: Mutex<Option<Waker>>,
@@ -94,7 +96,7 @@ struct Wakers {
 
 impl Wakers {
     fn wake(&self) {
-        let known = self.known.load(Ordering::SeqCst);
+        let known = self.known.load(Ordering::Acquire);
         if known > 0
             && let Some(first) = self.first.get()
         {
@@ -111,18 +113,20 @@ impl Wakers {
     #[cold]
     fn remember(&self, waker: &Waker) {
         if self.first.set(waker.clone()).is_ok() {
-            self.known.store(1, Ordering::SeqCst);
+            self.known.store(1, Ordering::Release);
             return;
         }
         let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
         *other = Some(waker.clone());
-        self.known.store(2, Ordering::SeqCst);
+        self.known.store(2, Ordering::Release);
     }
 }
 
 impl Events {
+    /// Counts without an atomic addition, because only the worker does.
     fn happened(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
+        let count = self.count.load(Ordering::Relaxed);
+        self.count.store(count.wrapping_add(1), Ordering::Release);
         self.wakers.wake();
     }
 }
@@ -130,13 +134,21 @@ impl Events {
 impl Side {
     /// Makes sure that the task is woken by the next event; whether that was not sure before.
     #[inline]
-    fn remember(&mut self, events: &Events, cx: &Context<'_>) -> bool {
+    fn remember(&mut self, events: &Events, home: &Home, cx: &Context<'_>) -> bool {
         let known = self.known.as_ref();
         if known.is_some_and(|known| known.will_wake(cx.waker())) {
             return false;
         }
         self.known = Some(cx.waker().clone());
         events.wakers.remember(cx.waker());
+        if !home.is_here() {
+            // An event that the worker has just counted may have missed the waker, and its count
+            // may not be seen here yet. So the worker wakes the task once more, later than all that
+            // it had counted when this came to it; that is cheaper than to order both for each event.
+            let waker = cx.waker().clone();
+            home.run(Box::new(move || waker.wake()));
+        }
+        fence(Ordering::SeqCst);
         true
     }
 }
@@ -170,6 +182,14 @@ impl<S: Source> Io<S> {
         &self.source
     }
 
+    /// Whether there is nothing to read, and the task will be woken when there is.
+    #[inline]
+    pub fn would_wait(&self, cx: &Context<'_>) -> bool {
+        let known = self.input.known.as_ref();
+        known.is_some_and(|known| known.will_wake(cx.waker()))
+            && !self.state.has_input(self.input.seen, false)
+    }
+
     /// Runs `work`, which reads or accepts, when there may be something; it says whether there may
     /// be more after it.
     #[inline]
@@ -178,14 +198,16 @@ impl<S: Source> Io<S> {
         cx: &mut Context<'_>,
         mut work: impl FnMut(&S) -> io::Result<(R, bool)>,
     ) -> Poll<io::Result<R>> {
-        let Self { state, input, .. } = self;
+        let Self {
+            state, input, home, ..
+        } = self;
         let mut blocked = false;
         loop {
             // before the read, so that what comes meanwhile is not forgotten
             let now = state.input.count.load(Ordering::Acquire);
             if now == input.seen && (blocked || !state.closed.load(Ordering::Acquire)) {
                 // an event that came before anybody was there to be woken must not be missed
-                let is_new = input.remember(&state.input, cx);
+                let is_new = input.remember(&state.input, home, cx);
                 if is_new && state.has_input(input.seen, blocked) {
                     continue;
                 }
@@ -220,7 +242,12 @@ impl<S: Source> Io<S> {
         cx: &mut Context<'_>,
         mut work: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let Self { state, output, .. } = self;
+        let Self {
+            state,
+            output,
+            home,
+            ..
+        } = self;
         if !executor::spend() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -232,8 +259,8 @@ impl<S: Source> Io<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => return Poll::Ready(result),
             }
-            output.remember(&state.output, cx);
-            if state.output.count.load(Ordering::SeqCst) == output.seen {
+            output.remember(&state.output, home, cx);
+            if state.output.count.load(Ordering::Acquire) == output.seen {
                 state.check()?;
                 return Poll::Pending;
             }
@@ -436,17 +463,17 @@ impl Slots {
             .for_each(|state| state.set_gone());
     }
 
-    pub(super) fn happened(&self, event: &Event) {
-        let Some(Some(state)) = self.0.get(event.token().0) else {
+    pub(super) fn happened(&self, token: Token, happened: Happened) {
+        let Some(Some(state)) = self.0.get(token.0) else {
             return;
         };
-        if event.is_read_closed() {
+        if happened.closed {
             state.closed.store(true, Ordering::Release);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if happened.input {
             state.input.happened();
         }
-        if event.is_writable() || event.is_write_closed() || event.is_error() {
+        if happened.output {
             state.output.happened();
         }
     }
