@@ -18,6 +18,8 @@ pub(crate) const HEAD: usize = 16 * PAGE + 64;
 /// Bytes at the end of a read buffer that are never read into, so that a block can be copied from
 /// anywhere in front of them.
 pub(crate) const SLACK: usize = 64;
+/// A block and its header of 4 bytes.
+pub(crate) const BLOCK: usize = 4 + SLACK;
 /// The smallest memory of a write buffer; one that is too small is replaced by one four times as
 /// large.
 const SMALLEST: usize = 1024;
@@ -195,19 +197,19 @@ impl WriteBuffer {
         self.memory.len().min(self.end.saturating_add(room))
     }
 
-    /// Puts a small message behind its header, if there is room for a whole block before `stop`,
-    /// which lies in the memory; only the first `len` bytes of `block` are meant.
+    /// Puts a small message behind its header, if there is room for a whole block and the queue ends
+    /// before `last`; only the first `len` bytes of `block` are meant.
     #[inline(always)]
     pub(crate) fn put_block(
         &mut self,
-        stop: usize,
+        last: usize,
         header: [u8; 4],
         block: &[u8; SLACK],
         len: usize,
     ) -> bool {
-        let place = self.memory.get_mut(..stop);
-        let place = place.and_then(|place| place.get_mut(self.end..self.end + 4 + SLACK));
-        let Some(place) = place.and_then(|place| place.as_mut_array::<{ 4 + SLACK }>()) else {
+        let place = self.memory.get_mut(self.end..);
+        let place = place.and_then(|place| place.first_chunk_mut::<BLOCK>());
+        let Some(place) = place.filter(|_| self.end < last) else {
             return false;
         };
         place[..4].copy_from_slice(&header);
@@ -596,7 +598,7 @@ mod tests {
             let block = [n as u8; SLACK];
             let len = n % (SLACK + 1);
             let put = match n % 3 {
-                0 => buffer.put_block(buffer.stop(), [7; 4], &block, len),
+                0 => buffer.put_block(usize::MAX, [7; 4], &block, len),
                 1 => buffer.put(buffer.stop(), [7; 4], &block[..len]),
                 _ => false,
             };

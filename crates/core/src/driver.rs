@@ -37,7 +37,7 @@ use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::{Counters, SAMPLE, add};
 use crate::ticker;
-use crate::turn;
+use crate::turn::{self, Pace};
 
 /// Of the batches of a busy connection, one in so many is timed: a look at the clock takes as long
 /// as several messages.
@@ -60,8 +60,10 @@ pub(crate) struct Driver<L, H> {
     batch_since: Instant,
     timed: bool,
     batches: u32,
-    /// How long the last one took that was timed, and the messages handled since.
+    /// How long the last one took that was timed, how often that lets the next ones look at the time,
+    /// and the messages handled since.
     latency: Duration,
+    pace: Pace,
     unmeasured: u64,
     batch_messages: u64,
     /// When this connection's turn on its thread began, or was first looked at, and what it has
@@ -110,6 +112,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             timed: true,
             batches: 0,
             latency: Duration::ZERO,
+            pace: Pace::default(),
             unmeasured: 0,
             batch_messages: 0,
             turn_since: None,
@@ -193,7 +196,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             loop {
                 let turn_since = self.turn_since.filter(|_| !self.waited);
-                let mut batch = Inbox::new(inbox, session, turn_since);
+                let mut batch = Inbox::new(inbox, session, turn_since, self.pace);
                 let result = {
                     let mut call = pin!(handler.on_batch(session, &mut batch));
                     poll_fn(|cx| match call.as_mut().poll(cx) {
@@ -381,7 +384,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
         }
-        let filled = if self.clogged {
+        let waits = inbox.is_at_rest() && self.link.would_wait(cx);
+        let filled = if self.clogged || waits {
             Poll::Pending
         } else {
             self.link.poll_fill(cx, inbox)

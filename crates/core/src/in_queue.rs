@@ -369,6 +369,12 @@ impl InQueue {
         }
     }
 
+    /// Whether a [`poll_read`](Self::poll_read) that has to wait would change nothing here.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.keeps && self.buffer.exists() && self.buffer.len() == 0 && self.rest.is_empty()
+    }
+
     /// Gives the buffer back to the thread; what is in it is lost.
     fn give_back(&mut self) {
         self.quick_end = 0;

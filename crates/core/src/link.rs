@@ -25,6 +25,13 @@ pub trait Source {
     /// # Errors
     /// The transport failed.
     fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>>;
+
+    /// Whether it is certain that [`poll_fill`](Self::poll_fill) would wait now, and that the task
+    /// would be woken: then that call is saved, once per batch. `false` is always right.
+    fn would_wait(&self, cx: &Context<'_>) -> bool {
+        let _ = cx;
+        false
+    }
 }
 
 /// Where whole messages go to.

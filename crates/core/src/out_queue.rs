@@ -225,7 +225,7 @@ impl OutQueue {
         let header = (len as u32).to_be_bytes();
         let put = match message.block() {
             // a copy of a fixed size is a few instructions, one of a variable size a call
-            Some((block, _)) => self.tail.put_block(self.tail.stop(), header, block, len),
+            Some((block, _)) => self.tail.put_block(usize::MAX, header, block, len),
             None => self.tail.put(self.tail.stop(), header, message),
         };
         if put {

@@ -117,6 +117,17 @@ impl Source for AnyLink {
     fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
         each!(self, link => link.poll_fill(cx, queue))
     }
+
+    #[inline]
+    fn would_wait(&self, cx: &Context<'_>) -> bool {
+        match self {
+            Self::Tcp(link) => link.get_ref().would_wait(cx),
+            #[cfg(unix)]
+            Self::Unix(link) => link.get_ref().would_wait(cx),
+            // there is more between the socket and the messages
+            Self::Memory(_) | Self::Tls(_) => false,
+        }
+    }
 }
 
 impl Sink for AnyLink {

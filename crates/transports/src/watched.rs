@@ -27,6 +27,17 @@ macro_rules! either {
     };
 }
 
+impl<R, W: Source> Watched<R, W> {
+    /// Whether a read would wait, as far as that is known.
+    #[inline]
+    pub fn would_wait(&self, cx: &Context<'_>) -> bool {
+        match self {
+            Self::Runtime(_) => false,
+            Self::Worker(socket) => socket.would_wait(cx),
+        }
+    }
+}
+
 impl<R, W> AsyncRead for Watched<R, W>
 where
     R: AsyncRead + Unpin,

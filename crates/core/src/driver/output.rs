@@ -106,6 +106,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             self.sample(now);
             if messages > 0 && self.timed {
                 self.latency = now.saturating_duration_since(self.batch_since);
+                self.pace = Pace::of(messages, self.latency);
                 self.count_latency();
             }
         }

@@ -1,7 +1,7 @@
 //! What writes small messages into a queue in the fewest instructions: [`Pen`].
 
 use super::LENGTH;
-use crate::buffers::{SLACK, WriteBuffer};
+use crate::buffers::{BLOCK, SLACK, WriteBuffer};
 use crate::message::MessageRef;
 
 /// The end of a queue, apart from it: so little that all of it lives in registers in a loop that
@@ -10,8 +10,10 @@ use crate::message::MessageRef;
 pub(crate) struct Pen {
     /// The encoded small messages at the end of the queue.
     tail: WriteBuffer,
-    /// Where the next message starts that would be too much for the queue or for the memory.
+    /// Where the messages have to end, because more would be too much for the queue or for the memory.
     stop: usize,
+    /// The first place where a whole block would end behind that.
+    last: usize,
     /// Only messages shorter than this may be written.
     quick: usize,
     /// Bytes that were in `tail` before, and how many more the queue may have.
@@ -30,6 +32,7 @@ impl Pen {
         let mut pen = Self {
             tail,
             stop: 0,
+            last: 0,
             quick,
             before,
             room,
@@ -47,6 +50,7 @@ impl Pen {
         } else {
             0
         };
+        self.last = (self.stop + 1).saturating_sub(BLOCK);
     }
 
     /// The same pen with room for `more` bytes, if that takes nothing but memory.
@@ -65,7 +69,7 @@ impl Pen {
         let put = match message.block() {
             Some((block, len)) => {
                 let header = (len as u32).to_be_bytes();
-                self.tail.put_block(self.stop, header, block, len)
+                self.tail.put_block(self.last, header, block, len)
             }
             None => {
                 // no larger than `quick`, which fits
