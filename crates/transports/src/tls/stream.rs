@@ -25,7 +25,9 @@ thread_local! {
 ///
 /// Bytes of a write count as written when they have left for the socket, and not when they are
 /// encrypted: whoever waits for the socket still has a last byte to write, and so comes back. That
-/// byte must be the same then.
+/// byte must be the same then, also where it is the first of a message ([`OutQueue::begun`]).
+///
+/// [`OutQueue::begun`]: network_system_core::OutQueue::begun
 #[derive(Debug)]
 pub(super) struct TlsStream<T> {
     io: T,
