@@ -128,6 +128,12 @@ async fn servers_that_are_not_trusted() {
         assert_eq!(statistics.connections_refused["handshake"], 1);
         assert_eq!(statistics.connections_total, 0);
     }
+    // as `openssl req -x509` makes them
+    let authority = pki.self_signed_authority(&["localhost"]);
+    let echo = secure(authority.server(), |builder| builder).await;
+    let trusting = TlsClientConfig::default().ca(&*authority.certificate);
+    let error = refused(&echo, trusting).await;
+    is(&error, untrusted, "is that of an authority");
     // with the system's authorities nobody has heard of this one
     let echo = secure(right.server(), |builder| builder).await;
     let error = refused(&echo, TlsClientConfig::default()).await;

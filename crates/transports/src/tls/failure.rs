@@ -221,6 +221,11 @@ fn certificate(why: &CertificateError) -> (String, Option<&'static str>) {
         ),
         CertificateError::BadSignature => ("has a wrong signature".to_owned(), None),
         CertificateError::BadEncoding => ("cannot be read".to_owned(), None),
+        // this one is known by its text only
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => (
+            "is that of an authority, and not of one of its servers or clients".to_owned(),
+            Some("make it without CA:TRUE, which `openssl req -x509` puts in"),
+        ),
         other => (format!("is not valid: {other}"), None),
     }
 }
