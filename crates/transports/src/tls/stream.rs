@@ -16,6 +16,10 @@ const READ: usize = 64 * 1024;
 /// More than rustls may hold of a record that has not come whole.
 const RECORD: usize = 20 * 1024;
 
+/// Reads in one turn that bring nothing for us: a server may send tickets without end, say, and other
+/// connections of this thread have their turn then.
+const DRY: usize = 16;
+
 thread_local! {
     /// What was read from a socket and is not decrypted yet: nothing between two calls.
     static ENCRYPTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -216,7 +220,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
-        loop {
+        for _ in 0..DRY {
             if this.take(into)? || into.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
@@ -230,6 +234,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
                 this.decrypt(cx, into)?;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -311,3 +317,6 @@ impl<T: AsyncWrite + Unpin> Write for Sync<'_, '_, T> {
         now(Pin::new(&mut *self.io).poll_flush(self.cx))
     }
 }
+
+#[cfg(test)]
+mod tests;
