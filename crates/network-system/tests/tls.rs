@@ -10,6 +10,7 @@ use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secu
 use common::{echo_on, eventually, within};
 use network_system::config::{ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 use network_system::{ErrorKind, Server};
+use rcgen::{DistinguishedName, DnType};
 
 #[tokio::test]
 async fn messages_over_every_stream() {
@@ -85,6 +86,32 @@ async fn what_both_sides_know_of_each_other() {
     assert!(client.subject.contains("CN=alice"), "{client:?}");
     assert_eq!(client.names, ["alice", "10.1.2.3", "spare.example"]);
     assert_ne!(client.fingerprint, server.fingerprint);
+}
+
+/// Nobody gets another name by what is special in the text of one.
+#[tokio::test]
+async fn names_that_look_like_others() {
+    let pki = Pki::new();
+    let tls = pki.issue(&["localhost"]).server().client_ca(pki.ca());
+    for (name, subject) in [
+        ("alice, O=admins", r"CN=alice\, O\=admins, OU=a \+ b"),
+        ("alice\0\r\n", r"CN=alice\00\0D\0A, OU=a \+ b"),
+        (" #ålice ", r"CN=\ #ålice\ , OU=a \+ b"),
+    ] {
+        let echo = secure(tls.clone(), |builder| builder).await;
+        let me = pki.issue_with(&[], |params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let unit = DnType::OrganizationalUnitName;
+            params.distinguished_name.push(unit, "a + b");
+        });
+        let client = pki.client().identity(&*me.certificate, &*me.key);
+        let mut connection = dial(&localhost(&echo), client).await.unwrap();
+        round_trip(&mut connection, "hello").await.unwrap();
+        let session = common::only_session(echo.server.sessions()).await;
+        let peer = session.info().tls.as_ref().unwrap().peer.clone().unwrap();
+        assert_eq!(peer.subject, subject);
+    }
 }
 
 #[tokio::test]
