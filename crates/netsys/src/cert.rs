@@ -2,7 +2,7 @@
 //! `netsys serve --self-signed`.
 
 mod files;
-mod issue;
+pub mod issue;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
