@@ -73,6 +73,14 @@ pub(super) fn cut_off() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, error)
 }
 
+/// One key has encrypted as much as it may.
+pub(super) fn used_up() -> io::Error {
+    let error = Error::new(ErrorKind::ConnectionClosed, "send to")
+        .because("the key of this connection with TLS 1.2 has encrypted as many records as it may")
+        .advice("connect again, or use TLS 1.3, which changes its keys");
+    io::Error::other(error)
+}
+
 fn protocol(why: String) -> Error {
     Error::new(ErrorKind::Protocol, "receive from").because(why)
 }

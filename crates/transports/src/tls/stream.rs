@@ -6,13 +6,17 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
+use rustls::{Connection, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::failure;
 
 /// Bytes that one read of the socket asks for. rustls itself reads 4 KiB at a time.
 const READ: usize = 64 * 1024;
+/// Bytes of the largest record.
+const FULL: usize = 16 * 1024;
+/// More records than one write makes, and what else may be written.
+const SPARE: u64 = 32;
 /// More than rustls may hold of a record that has not come whole.
 const RECORD: usize = 20 * 1024;
 
@@ -38,6 +42,9 @@ pub(super) struct TlsStream<T> {
     tls: Connection,
     /// Whether the last byte of what is encrypted was not yet said to be written.
     held: bool,
+    /// Records that may still be written with one key: with TLS 1.2 there is no other, and rustls says
+    /// goodbye then and takes what it does not write.
+    left: u64,
     /// Whether our goodbye is among what was encrypted.
     closing: bool,
     /// What was wrong behind the bytes that were given out last.
@@ -50,6 +57,7 @@ impl<T> TlsStream<T> {
             io,
             tls,
             held: false,
+            left: u64::MAX,
             closing: false,
             failed: None,
         }
@@ -70,6 +78,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         loop {
             ready!(self.poll_write_out(cx))?;
             if !self.tls.is_handshaking() {
+                if let Some(SupportedCipherSuite::Tls12(suite)) = self.tls.negotiated_cipher_suite()
+                {
+                    self.left = suite.common.confidentiality_limit;
+                }
                 return Pin::new(&mut self.io).poll_flush(cx);
             }
             if ready!(self.poll_read_in(cx))? == 0 {
@@ -182,12 +194,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_out(cx))?;
+        if self.left < SPARE {
+            return Poll::Ready(Err(failure::used_up()));
+        }
         let mut written = usize::from(std::mem::take(&mut self.held));
-        written += self.encrypt(from, written)?;
+        let encrypted = self.encrypt(from, written)?;
+        self.left = self.left.saturating_sub(encrypted.div_ceil(FULL) as u64);
+        written += encrypted;
         match self.poll_write_out(cx)? {
             Poll::Ready(()) => Poll::Ready(Ok(written)),
             Poll::Pending => {
-                self.held = true;
+                self.held = written > 0;
                 match written {
                     0 | 1 => Poll::Pending,
                     n => Poll::Ready(Ok(n - 1)),
