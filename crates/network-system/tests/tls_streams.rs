@@ -196,6 +196,41 @@ async fn the_shortest_are_dropped_whole() {
     }
 }
 
+/// Sizes around those of records and buffers, up to the largest message, and back at the same time.
+#[tokio::test]
+async fn sizes_at_every_edge() {
+    let pki = Pki::new();
+    let sizes = [
+        0, 1, 16_379, 16_380, 16_381, 16_383, 16_384, 16_385, 65_531, 65_536, 65_537,
+    ];
+    for workers in [0, 1] {
+        let echo = secure(pki.issue(&["localhost"]).server(), |builder| {
+            builder.workers(workers)
+        })
+        .await;
+        let connection = dial(&localhost(&echo), pki.client()).await.unwrap();
+        let (mut receiver, mut sender) = connection.split();
+        let sizes = || sizes.into_iter().chain([16 << 20]).chain(sizes);
+        let sending = async {
+            for (n, size) in sizes().enumerate() {
+                sender.send(vec![n as u8; size]).await.unwrap();
+            }
+            sender.flush().await.unwrap();
+        };
+        let receiving = async {
+            for (n, size) in sizes().enumerate() {
+                let message = within(receiver.receive()).await.unwrap().unwrap();
+                assert!(
+                    message == vec![n as u8; size],
+                    "{n}: {size} {}",
+                    message.len()
+                );
+            }
+        };
+        tokio::join!(sending, receiving);
+    }
+}
+
 /// A stream, both ways at once, through the handler API on workers at both ends.
 #[tokio::test]
 async fn streams_both_ways() {
