@@ -364,4 +364,7 @@ async fn settings_that_cannot_work() {
         .await
         .unwrap_err();
     is(&error, invalid, "maybe");
+    let url = "tls://localhost:1?tls=false";
+    let error = not_dialled(url, pki.client()).await;
+    is(&error, invalid, "always has TLS");
 }
