@@ -13,8 +13,9 @@ usage: scripts/test.sh [--quick | --full | --prepare]
 
   (no option)  unit, integration, example and doc tests; then loom explores the interleavings
   --quick      without loom
-  --full       also: minutes of fuzzing on stable, and miri on the wire crate, for which a nightly
-               toolchain with miri must be present; says so if it is not
+  --full       also: testssl.sh looks at a listener with TLS (Linux); minutes of fuzzing on stable, and
+               miri on the wire crate, for which a nightly toolchain with miri must be present; says
+               so if it is not
   --prepare    only install what the tests need
 TEXT
 }
@@ -42,6 +43,9 @@ missing_packages() {
     command -v python3 >/dev/null || packages="$packages python3"
     command -v socat >/dev/null || packages="$packages socat"
     command -v openssl >/dev/null || packages="$packages openssl"
+    if [ "$(uname -s)" = Linux ] && ! command -v testssl.sh >/dev/null; then
+        command -v testssl >/dev/null || packages="$packages testssl.sh"
+    fi
     # macOS has a netcat that can do the same; on Linux only OpenBSD's has -U and -N
     if [ "$(uname -s)" = Darwin ]; then
         command -v nc >/dev/null || packages="$packages netcat"
@@ -88,6 +92,11 @@ step_loom() {
         CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
         RUSTFLAGS="${RUSTFLAGS:-} --cfg network_system_loom" \
         cargo test --package network-system-core --lib --release --locked -- loom
+}
+
+# testssl.sh finds nothing above LOW on a listener with the default settings.
+step_testssl() {
+    bash conformance/testssl/run.sh
 }
 
 # Longer fuzzing on the stable toolchain: the same fuzz targets and property tests, more inputs.
@@ -141,6 +150,17 @@ run() {
 prepare
 [ "$mode" = prepare ] && exit 0
 
+# only Linux has it as a package
+more=0
+if [ "$(uname -s)" = Linux ]; then
+    more=1
+else
+    not_run=", testssl.sh (Linux)"
+fi
+testssl() {
+    [ "$more" = 0 ] || run "$1" testssl step_testssl
+}
+
 case "$mode" in
     quick)
         run 1 workspace step_workspace
@@ -149,16 +169,17 @@ case "$mode" in
     default)
         run 2 workspace step_workspace
         run 2 loom step_loom
-        not_run=", long fuzzing and miri (--full)"
+        not_run=", testssl.sh, long fuzzing and miri (--full)"
         ;;
     full)
-        run 4 workspace step_workspace
-        run 4 loom step_loom
-        run 4 fuzz step_fuzz
+        run $((4 + more)) workspace step_workspace
+        run $((4 + more)) loom step_loom
+        testssl $((4 + more))
+        run $((4 + more)) fuzz step_fuzz
         if cargo +nightly miri --version >/dev/null 2>&1; then
-            run 4 miri step_miri
+            run $((4 + more)) miri step_miri
         else
-            not_run=", miri (not installed: rustup toolchain install nightly --component miri)"
+            not_run="$not_run, miri (not installed: rustup toolchain install nightly --component miri)"
         fi
         ;;
 esac

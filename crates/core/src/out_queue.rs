@@ -498,6 +498,14 @@ impl OutQueue {
         self.chunks.is_empty().then_some(self.tail.bytes())
     }
 
+    /// Says that a link has taken bytes of the first message which it has not reported as written: it
+    /// is not dropped any more, as one that is partly written is not.
+    pub fn begun(&mut self) {
+        if let Some(first) = self.sizes.as_ref().and_then(VecDeque::front) {
+            self.partial = first.size;
+        }
+    }
+
     /// Removes the first `n` bytes, which have been written. Returns how many messages that
     /// completed (where sizes are not tracked, in groups).
     #[inline]

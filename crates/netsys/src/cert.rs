@@ -2,7 +2,7 @@
 //! `netsys serve --self-signed`.
 
 mod files;
-mod issue;
+pub mod issue;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,13 +72,20 @@ pub fn run(args: &CertArgs) -> Result<ExitCode> {
     } else {
         &args.names
     };
-    let mut wanted = vec![("server", &names[..], Purpose::Server)];
+    let mut wanted: Vec<(&str, &[String], Purpose)> = vec![("server", names, Purpose::Server)];
     for client in &args.client {
         wanted.push((client, std::slice::from_ref(client), Purpose::Client));
     }
     // before anything is made
-    for (file, ..) in &wanted {
+    for (n, (file, ..)) in wanted.iter().enumerate() {
         folder.check(file)?;
+        // also where systems take both for the same file
+        let same = |(other, ..): &(&str, _, _)| other.eq_ignore_ascii_case(file);
+        if wanted.iter().take(n).any(same) {
+            return Err(Failure::usage(format_args!(
+                "two certificates would be in {file}.pem"
+            )));
+        }
     }
     let authority = match folder.authority()? {
         Some((certificate, key)) => Authority::read(&certificate, &key)?,

@@ -139,6 +139,44 @@ fn idle_weighs_connections() {
 }
 
 #[test]
+fn tls_is_measured_beside_both_without_it() {
+    let workloads = match cfg!(target_os = "linux") {
+        true => "stream,echo,ping,many,connect,idle",
+        false => "stream,echo,ping,many,connect",
+    };
+    let report = json(&format!("--tls -c 3 -w {workloads}"));
+    for case in report["cases"].as_array().unwrap() {
+        let rounds = case["rounds"].as_array().unwrap();
+        let order: Vec<&Value> = rounds.iter().map(|round| &round["peer"]).collect();
+        assert_eq!(order, ["raw", "ours", "ours-tls"].repeat(2));
+        for round in rounds {
+            assert!(round["sent"]["messages"].as_u64().unwrap() > 0, "{round}");
+            assert_eq!(round["sent"], round["received"]);
+        }
+        assert_eq!(case["summary"][2]["peer"], "ours-tls");
+    }
+    // it is TLS, and the certificate is checked
+    let mut server = role("bench-server --impl ours-tls --workload echo");
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let ready = lines.next().unwrap().unwrap();
+    let url = ready.strip_prefix("READY ").unwrap();
+    let (url, certificate) = url.split_once(' ').unwrap();
+    assert!(url.starts_with("tls://127.0.0.1:"), "{url}");
+    let options = "--impl ours-tls --workload echo";
+    let output = client(url, options);
+    assert!(!output.status.success());
+    assert!(
+        error_of(&output).contains("authority"),
+        "{}",
+        error_of(&output)
+    );
+    let output = client(url, &format!("{options} --ca {certificate}"));
+    assert!(output.status.success(), "{}", error_of(&output));
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
 fn the_table_and_the_chart_show_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
     let chart = folder.path().join("share.svg");

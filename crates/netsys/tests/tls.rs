@@ -110,6 +110,17 @@ fn openssl_accepts_what_cert_makes() {
     openssl(&["verify", "-CAfile", &ca, &server]);
     let (_, err) = ended(&cert(folder, &["--force", "--client", "../x"]), 2);
     assert!(err.contains("no name for a file"), "{err}");
+    for clash in ["server", "Server"] {
+        let (_, err) = ended(&cert(folder, &["--force", "--client", clash]), 2);
+        assert!(err.contains("two certificates would be in"), "{err}");
+    }
+    let (_, err) = ended(&cert(folder, &["--force", "--client", "CA"]), 2);
+    assert!(err.contains("no name for a file"), "{err}");
+    // a link is a file that is there, also where what it means is not
+    let other = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/no/such/file", other.path().join("bob.key")).unwrap();
+    let (_, err) = ended(&cert(other.path(), &["--client", "bob"]), 2);
+    assert!(err.contains("bob.key is there already"), "{err}");
     // somebody else's authority is left alone
     std::fs::copy(&server, &ca).unwrap();
     let (_, err) = ended(&cert(folder, &["--force"]), 2);

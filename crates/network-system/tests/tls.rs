@@ -10,6 +10,7 @@ use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secu
 use common::{echo_on, eventually, within};
 use network_system::config::{ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 use network_system::{ErrorKind, Server};
+use rcgen::{DistinguishedName, DnType};
 
 #[tokio::test]
 async fn messages_over_every_stream() {
@@ -87,6 +88,32 @@ async fn what_both_sides_know_of_each_other() {
     assert_ne!(client.fingerprint, server.fingerprint);
 }
 
+/// Nobody gets another name by what is special in the text of one.
+#[tokio::test]
+async fn names_that_look_like_others() {
+    let pki = Pki::new();
+    let tls = pki.issue(&["localhost"]).server().client_ca(pki.ca());
+    for (name, subject) in [
+        ("alice, O=admins", r"CN=alice\, O\=admins, OU=a \+ b"),
+        ("alice\0\r\n", r"CN=alice\00\0D\0A, OU=a \+ b"),
+        (" #ålice ", r"CN=\ #ålice\ , OU=a \+ b"),
+    ] {
+        let echo = secure(tls.clone(), |builder| builder).await;
+        let me = pki.issue_with(&[], |params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let unit = DnType::OrganizationalUnitName;
+            params.distinguished_name.push(unit, "a + b");
+        });
+        let client = pki.client().identity(&*me.certificate, &*me.key);
+        let mut connection = dial(&localhost(&echo), client).await.unwrap();
+        round_trip(&mut connection, "hello").await.unwrap();
+        let session = common::only_session(echo.server.sessions()).await;
+        let peer = session.info().tls.as_ref().unwrap().peer.clone().unwrap();
+        assert_eq!(peer.subject, subject);
+    }
+}
+
 #[tokio::test]
 async fn servers_that_are_not_trusted() {
     let pki = Pki::new();
@@ -128,6 +155,12 @@ async fn servers_that_are_not_trusted() {
         assert_eq!(statistics.connections_refused["handshake"], 1);
         assert_eq!(statistics.connections_total, 0);
     }
+    // as `openssl req -x509` makes them
+    let authority = pki.self_signed_authority(&["localhost"]);
+    let echo = secure(authority.server(), |builder| builder).await;
+    let trusting = TlsClientConfig::default().ca(&*authority.certificate);
+    let error = refused(&echo, trusting).await;
+    is(&error, untrusted, "is that of an authority");
     // with the system's authorities nobody has heard of this one
     let echo = secure(right.server(), |builder| builder).await;
     let error = refused(&echo, TlsClientConfig::default()).await;
@@ -331,4 +364,7 @@ async fn settings_that_cannot_work() {
         .await
         .unwrap_err();
     is(&error, invalid, "maybe");
+    let url = "tls://localhost:1?tls=false";
+    let error = not_dialled(url, pki.client()).await;
+    is(&error, invalid, "always has TLS");
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use common::pki::Pki;
 use common::secure::{dial, is, localhost, round_trip, secure, through};
 use common::{eventually, read_frame, within};
-use network_system::config::ClientConfig;
+use network_system::config::{ClientConfig, ServerConfig};
 use network_system::{
-    Client, CloseReason, Endpoint, ErrorKind, OverflowPolicy, Workers, connect_with,
+    Client, CloseReason, Endpoint, ErrorKind, OverflowPolicy, Server, Workers, connect_with,
 };
 use tokio::sync::mpsc;
 
@@ -140,6 +140,94 @@ async fn the_oldest_are_dropped_whole() {
         assert!(message == n.to_be_bytes().repeat(100), "{n} is torn");
         assert!(last < Some(n), "{n} after {last:?}");
         last = Some(n);
+    }
+}
+
+/// The same with messages that are a single byte on the wire, sent by the session's own task: TLS may
+/// have that byte already when there is no more room.
+#[tokio::test]
+async fn the_shortest_are_dropped_whole() {
+    let pki = Pki::new();
+    let mut config = ServerConfig {
+        tls: pki.issue(&["localhost"]).server(),
+        ..ServerConfig::default()
+    };
+    config.socket.send_buffer = Some(8192);
+    config.session.framing = "lines".parse().unwrap();
+    config.session.outbox.high = 8 * 1024;
+    config.session.outbox.low = 4 * 1024;
+    config.session.outbox.overflow = OverflowPolicy::DropOldest;
+    let server = Server::builder()
+        .listen("tls://127.0.0.1:0")
+        .config(config)
+        .on_message(async |session, _| {
+            for n in 0..1_000_000_u32 {
+                session.send(if n % 2 == 0 { "" } else { "xy" }).await?;
+                if n % 2000 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            session.send("end").await
+        })
+        .start()
+        .await
+        .unwrap();
+    let mut config = ClientConfig {
+        tls: pki.client(),
+        ..ClientConfig::default()
+    };
+    config.socket.receive_buffer = Some(8192);
+    let port = server.listening()[0].port().unwrap();
+    let url = format!("tls://localhost:{port}?framing=lines");
+    let mut connection = within(connect_with(&url, &config)).await.unwrap();
+    connection.send("go").await.unwrap();
+    connection.flush().await.unwrap();
+    eventually("some are dropped", || {
+        server.statistics().messages_dropped > 0
+    })
+    .await;
+    loop {
+        let message = within(connection.receive()).await.unwrap().unwrap();
+        match &message[..] {
+            b"end" => break,
+            b"" | b"xy" => {}
+            torn => panic!("{torn:?}"),
+        }
+    }
+}
+
+/// Sizes around those of records and buffers, up to the largest message, and back at the same time.
+#[tokio::test]
+async fn sizes_at_every_edge() {
+    let pki = Pki::new();
+    let sizes = [
+        0, 1, 16_379, 16_380, 16_381, 16_383, 16_384, 16_385, 65_531, 65_536, 65_537,
+    ];
+    for workers in [0, 1] {
+        let echo = secure(pki.issue(&["localhost"]).server(), |builder| {
+            builder.workers(workers)
+        })
+        .await;
+        let connection = dial(&localhost(&echo), pki.client()).await.unwrap();
+        let (mut receiver, mut sender) = connection.split();
+        let sizes = || sizes.into_iter().chain([16 << 20]).chain(sizes);
+        let sending = async {
+            for (n, size) in sizes().enumerate() {
+                sender.send(vec![n as u8; size]).await.unwrap();
+            }
+            sender.flush().await.unwrap();
+        };
+        let receiving = async {
+            for (n, size) in sizes().enumerate() {
+                let message = within(receiver.receive()).await.unwrap().unwrap();
+                assert!(
+                    message == vec![n as u8; size],
+                    "{n}: {size} {}",
+                    message.len()
+                );
+            }
+        };
+        tokio::join!(sending, receiving);
     }
 }
 

@@ -62,10 +62,26 @@ impl LinkConfig {
         if let Some(max_message) = address.parse_query("max_message")? {
             config.session.max_message = max_message;
         }
-        if let Some(tls) = address.parse_query("tls")? {
+        if address.scheme() == "tls" {
+            let _: Option<Always> = address.parse_query("tls")?;
+        } else if let Some(tls) = address.parse_query("tls")? {
             config.tls = tls;
         }
         config.session.validate("")?;
         Ok(config)
+    }
+}
+
+/// `true`, which is all that `tls` can be where the scheme says so already.
+struct Always;
+
+impl std::str::FromStr for Always {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, &'static str> {
+        match text {
+            "true" => Ok(Self),
+            _ => Err("tls:// always has TLS; tcp:// is without"),
+        }
     }
 }

@@ -45,12 +45,14 @@ impl TlsInfo {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCertificate {
-    /// The distinguished name that it was issued to, such as `CN=alice, O=Example`.
+    /// The distinguished name that it was issued to, such as `CN=alice, O=Example`; what is special in
+    /// a value has a `\` before it, as in RFC 4514.
     pub subject: String,
     /// The distinguished name of its authority.
     pub issuer: String,
     /// The other names that it is for (subject alternative names): host names, IP addresses, mail
-    /// addresses and URIs as text.
+    /// addresses and URIs as text, which does not tell of which kind each is: an authority that lets
+    /// people choose one of them freely must be asked for the kind, in [`der`](Self::der).
     pub names: Vec<String>,
     /// The SHA-256 of the whole certificate, which nobody else's has.
     pub fingerprint: [u8; 32],

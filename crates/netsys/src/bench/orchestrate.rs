@@ -73,9 +73,12 @@ pub fn run(args: &BenchArgs) -> Result<Report> {
 /// Who is compared. The raw ceiling comes first; with a URL it is measured on this machine, and
 /// left out when the server is on another one, to which it says nothing.
 fn contenders(args: &BenchArgs) -> Result<Vec<Contender>> {
-    let all = <Implementation as clap::ValueEnum>::value_variants();
+    let mut all = vec![Implementation::Raw, Implementation::Ours];
+    if args.tls {
+        all.push(Implementation::OursTls);
+    }
     let peers = if args.peer.is_empty() {
-        all
+        &all
     } else {
         &args.peer
     };
@@ -185,6 +188,13 @@ impl Bench<'_> {
 
     fn start_client(&self, case: Case, contender: &Contender, url: &str) -> Result<Child> {
         let mut arguments = self.arguments("bench-client", case, contender, self.cores.1);
+        let (url, ca) = match url.split_once(' ') {
+            Some((url, ca)) => (url, Some(ca)),
+            None => (url, None),
+        };
+        if let Some(ca) = ca {
+            arguments.extend(["--ca".into(), ca.to_owned()]);
+        }
         let deadline = self.client_time(case).as_secs_f64() - 1.0;
         for (option, value) in [
             ("--url", url.to_owned()),

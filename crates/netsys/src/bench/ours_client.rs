@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use network_system::config::{ClientConfig, TlsClientConfig};
 use network_system::{Backoff, Client, Connection, Handler, Inbox, MessageRef, Session, Workers};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
-use super::ours_server::{failed, runtime, worker};
+use super::ours_server::{certificate, failed, runtime, worker};
 use super::plan::Workload;
 use super::raw_client::MOST_CONNECTS;
 use super::raw_frames::closed;
@@ -38,10 +39,18 @@ type Report<T> = mpsc::UnboundedSender<Result<T>>;
 fn client<H: Handler>(args: &ClientArgs, workers: &Workers, handler: H) -> Result<Client> {
     let builder = Client::builder(&args.url).reconnect(Backoff::never());
     builder
+        .tls(tls(args))
         .workers(workers)
         .handler(handler)
         .start()
         .map_err(failed)
+}
+
+/// Trusts the server's own certificate, where it has one.
+fn tls(args: &ClientArgs) -> TlsClientConfig {
+    let none = TlsClientConfig::default();
+    let ca = args.ca.as_deref().map(certificate);
+    ca.into_iter().fold(none, TlsClientConfig::ca)
 }
 
 /// Reports the end of a connection that had not finished.
@@ -369,7 +378,12 @@ async fn idle(args: &ClientArgs) -> Result<Outcome> {
 
 /// Connects, sends message 0 and checks its echo.
 async fn once(args: &ClientArgs, pattern: &Pattern) -> Result<(Connection, u64)> {
-    let mut connection = network_system::connect(&args.url).await.map_err(failed)?;
+    let config = ClientConfig {
+        tls: tls(args),
+        ..ClientConfig::default()
+    };
+    let connecting = network_system::connect_with(&args.url, &config);
+    let mut connection = connecting.await.map_err(failed)?;
     connection.send(pattern.message()).await.map_err(failed)?;
     let back = connection
         .receive()

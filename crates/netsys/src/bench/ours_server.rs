@@ -4,28 +4,55 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use network_system::config::WorkerConfig;
+use network_system::config::{Pem, TlsServerConfig, WorkerConfig};
 use network_system::{CloseReason, Handler, Inbox, MessageRef, Server, Session};
 
 use super::error::{Context, Error, Result};
-use super::roles::{ServerArgs, ready};
+use super::roles::{Implementation, ServerArgs, ready};
 use super::verify::{COUNT, ECHO, Tally};
+use crate::cert::issue;
 
 /// Serves until the process ends.
 pub fn run(args: &ServerArgs) -> Result<()> {
     runtime()?.block_on(async {
         let server = Server::builder()
-            .listen(&args.listen)
             .workers(1)
             .worker(worker(args.busy_poll))
             .handler(Counting);
+        let (server, certificate) = match args.implementation {
+            Implementation::OursTls => {
+                let (tls, certificate) = own_certificate()?;
+                let listen = args.listen.replacen("tcp://", "tls://", 1);
+                (server.listen(listen).tls(tls), certificate)
+            }
+            _ => (server.listen(&args.listen), String::new()),
+        };
         let server = server.start().await.map_err(failed)?;
         let local = server.listening().first();
-        ready(&local.map(ToString::to_string).unwrap_or_default())?;
+        let url = local.map(ToString::to_string).unwrap_or_default();
+        ready(format!("{url} {certificate}").trim_end())?;
         std::future::pending::<()>().await;
         drop(server);
         Ok(())
     })
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// A certificate for this run, and the same in one line. The key does not leave this process.
+fn own_certificate() -> Result<(TlsServerConfig, String)> {
+    let made = issue::self_signed(&["127.0.0.1".to_owned()]);
+    let (certificate, key) = made.map_err(|error| Error::Failed(error.to_string()))?;
+    let line = certificate.replace(BEGIN, "").replace(END, "");
+    let line = line.split_whitespace().collect();
+    let tls = TlsServerConfig::new(Pem::text(certificate), Pem::text(key));
+    Ok((tls, line))
+}
+
+/// The certificate in such a line.
+pub fn certificate(line: &str) -> Pem {
+    Pem::text(format!("{BEGIN}\n{line}\n{END}\n"))
 }
 
 /// How our workers run.

@@ -130,6 +130,9 @@ pub struct BenchArgs {
     /// Let our workers look so long for input before they sleep, as long as that pays
     #[arg(long, value_name = "DURATION", value_parser = interval::duration)]
     pub busy_poll: Option<Duration>,
+    /// Measure our server with TLS as well, its certificate checked; `connect` resumes sessions
+    #[arg(long, conflicts_with = "url")]
+    pub tls: bool,
     /// Print one JSON document with every round instead of the table
     #[arg(long)]
     pub json: bool,
@@ -162,6 +165,7 @@ Examples:
   netsys bench -w stream,echo -s 64,1024,8192      two workloads, three sizes
   netsys bench -w many -c 10000 --window 1         10 000 connections
   netsys bench -w idle -c 10000                    memory per idle connection
+  netsys bench --tls                               what TLS costs, beside both without it
   netsys bench --placement apart --svg share.svg   a core each, and a chart
   netsys bench --json > result.json                every round, for a script
   netsys bench tcp://127.0.0.1:8080 -w ping        load an echo server that already runs

@@ -1,7 +1,7 @@
 //! The two hidden subcommands: a server and a client process of one measurement.
 //!
 //! A role talks to the process that started it over its standard streams. The server prints
-//! `READY <url>`, answers each line of its input with a line of [`Usage`], and exits when its
+//! `READY <url>`, with TLS and its certificate behind that, answers each line of its input with a line of [`Usage`], and exits when its
 //! input ends. The client prints one line, its [`Outcome`], and exits when it is done or when its
 //! input ends. So no role outlives the process that started it, however that one dies.
 
@@ -27,6 +27,9 @@ pub enum Implementation {
     Raw,
     /// This library at handler level, every default limit and statistics on
     Ours,
+    /// The same with TLS
+    #[serde(rename = "ours-tls")]
+    OursTls,
 }
 
 impl Implementation {
@@ -35,20 +38,21 @@ impl Implementation {
         match self {
             Self::Raw => "raw",
             Self::Ours => "ours",
+            Self::OursTls => "ours-tls",
         }
     }
 
     fn serve(self, args: &ServerArgs) -> Result<()> {
         match self {
             Self::Raw => raw_server::run(args),
-            Self::Ours => ours_server::run(args),
+            Self::Ours | Self::OursTls => ours_server::run(args),
         }
     }
 
     fn load(self, args: &ClientArgs) -> Result<Outcome> {
         match self {
             Self::Raw => raw_client::run(args),
-            Self::Ours => ours_client::run(args),
+            Self::Ours | Self::OursTls => ours_client::run(args),
         }
     }
 }
@@ -85,6 +89,9 @@ pub struct ClientArgs {
     /// The server
     #[arg(long)]
     pub url: String,
+    /// The certificate to trust, as a server with TLS has told it
+    #[arg(long)]
+    pub ca: Option<String>,
     /// What to do
     #[arg(long, value_enum)]
     pub workload: Workload,

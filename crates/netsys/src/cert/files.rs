@@ -37,13 +37,13 @@ impl Folder {
     /// # Errors
     /// One is there already, or it is no name for a file.
     pub fn check(&self, name: &str) -> Result<()> {
-        if name.is_empty() || name == "ca" || name.contains(['/', '\\', '\0']) {
+        if name.is_empty() || name.eq_ignore_ascii_case("ca") || name.contains(['/', '\\', '\0']) {
             return Err(Failure::usage(format_args!(
                 "'{name}' is no name for a file here"
             )));
         }
         let files = ["pem", "key"].map(|end| self.file(name, end));
-        match files.iter().find(|file| file.exists()) {
+        match files.iter().find(|file| is_there(file)) {
             Some(file) if !self.force => Err(Failure::usage(format_args!(
                 "{} is there already; --force replaces it",
                 file.display()
@@ -58,7 +58,7 @@ impl Folder {
     /// They cannot be read, or only one of them is there.
     pub fn authority(&self) -> Result<Option<(String, String)>> {
         let files = [self.file("ca", "pem"), self.file("ca", "key")];
-        if !files.iter().any(|file| file.exists()) {
+        if !files.iter().any(|file| is_there(file)) {
             return Ok(None);
         }
         let [certificate, key] = files.map(|file| {
@@ -82,6 +82,11 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Also for a link to what is not there.
+fn is_there(file: &Path) -> bool {
+    file.symlink_metadata().is_ok()
 }
 
 /// Puts a new file in place of the old one at once, so that nobody sees half of it.

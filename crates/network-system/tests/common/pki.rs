@@ -95,7 +95,22 @@ impl Pki {
 
     /// A certificate that no authority has issued.
     pub fn self_signed(&self, names: &[&str]) -> Pair {
-        let (pair, params, key) = self.prepare(names, |_| {});
+        self.self_signed_with(names, |_| {})
+    }
+
+    /// The same, which says that it is an authority.
+    pub fn self_signed_authority(&self, names: &[&str]) -> Pair {
+        self.self_signed_with(names, |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        })
+    }
+
+    fn self_signed_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
+        let (pair, params, key) = self.prepare(names, change);
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(&pair.certificate, certificate.pem()).unwrap();
         pair

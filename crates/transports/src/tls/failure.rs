@@ -73,6 +73,14 @@ pub(super) fn cut_off() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, error)
 }
 
+/// One key has encrypted as much as it may.
+pub(super) fn used_up() -> io::Error {
+    let error = Error::new(ErrorKind::ConnectionClosed, "send to")
+        .because("the key of this connection with TLS 1.2 has encrypted as many records as it may")
+        .advice("connect again, or use TLS 1.3, which changes its keys");
+    io::Error::other(error)
+}
+
 fn protocol(why: String) -> Error {
     Error::new(ErrorKind::Protocol, "receive from").because(why)
 }
@@ -221,6 +229,11 @@ fn certificate(why: &CertificateError) -> (String, Option<&'static str>) {
         ),
         CertificateError::BadSignature => ("has a wrong signature".to_owned(), None),
         CertificateError::BadEncoding => ("cannot be read".to_owned(), None),
+        // this one is known by its text only
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => (
+            "is that of an authority, and not of one of its servers or clients".to_owned(),
+            Some("make it without CA:TRUE, which `openssl req -x509` puts in"),
+        ),
         other => (format!("is not valid: {other}"), None),
     }
 }

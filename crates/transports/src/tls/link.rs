@@ -111,7 +111,12 @@ impl Sink for TlsLink {
         cx: &mut Context<'_>,
         queue: &mut OutQueue,
     ) -> (Sent, Poll<Result<()>>) {
-        self.0.poll_send(cx, queue)
+        let (sent, result) = self.0.poll_send(cx, queue);
+        if result.is_pending() {
+            // its first byte may be encrypted already
+            queue.begun();
+        }
+        (sent, result)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -51,11 +51,23 @@ fn read<T: PemObject>(what: &str, pem: &Pem) -> Result<Vec<T>> {
             .peer(pem)
     })?;
     let found: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&bytes).collect();
+    if !matches!(&found, Ok(found) if !found.is_empty()) && is_encrypted(&bytes) {
+        let error = bad(what, pem, "it is encrypted");
+        return Err(error.advice("take the passphrase off: openssl pkey -in FILE -out NEW"));
+    }
     let found = found.map_err(|error| bad(what, pem, format_args!("it is broken: {error}")))?;
     if found.is_empty() {
         return Err(bad(what, pem, "there is none in it (in PEM form)"));
     }
     Ok(found)
+}
+
+/// Whether a passphrase is needed: of PKCS #8, or as older keys say it in a line of their own.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let lines = pem.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.into_iter().any(|line| {
+        line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----" || line == b"Proc-Type: 4,ENCRYPTED"
+    })
 }
 
 /// A certificate with its key, which fit each other.

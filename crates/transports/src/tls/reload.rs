@@ -29,6 +29,9 @@ type Load<T> = Box<dyn Fn(Option<&T>) -> Result<T> + Send + Sync>;
 struct Seen {
     next: Instant,
     stamps: Vec<Option<Stamp>>,
+    /// Why they could not be used the last time. It is tried again even if they look the same: the
+    /// cause may have been their rights, or that this process had too many files open.
+    failed: Option<String>,
 }
 
 /// What tells one content of a file from another; `None` where it cannot be told.
@@ -52,6 +55,7 @@ impl<T> Reloading<T> {
             seen: Mutex::new(Seen {
                 next: Instant::now() + interval.unwrap_or_default(),
                 stamps,
+                failed: None,
             }),
             interval,
         })
@@ -81,19 +85,23 @@ impl<T> Reloading<T> {
         let stamps = stamps(&self.files);
         if stamps != seen.stamps {
             seen.stamps = stamps;
-            // the log has the error
-            let _ = self.read_again();
+            seen.failed = None;
+        } else if seen.failed.is_none() {
+            return;
         }
+        // the log has the error
+        let _ = self.read_again(&mut seen);
     }
 
     /// Reads the files again.
     pub(super) fn reload(&self) -> Result<()> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.stamps = stamps(&self.files);
-        self.read_again()
+        seen.failed = None;
+        self.read_again(&mut seen)
     }
 
-    fn read_again(&self) -> Result<()> {
+    fn read_again(&self, seen: &mut Seen) -> Result<()> {
         let old = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             current.clone()
@@ -102,11 +110,17 @@ impl<T> Reloading<T> {
             Ok(new) => {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 *current = Arc::new(new);
+                seen.failed = None;
                 tracing::info!(what = %self.what, "TLS: new certificates are in use");
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(what = %self.what, %error, "TLS: the old certificates stay in use");
+                let why = error.to_string();
+                // not at every try
+                if seen.failed.as_ref() != Some(&why) {
+                    tracing::error!(what = %self.what, %error, "TLS: the old certificates stay in use");
+                    seen.failed = Some(why);
+                }
                 Err(error)
             }
         }
@@ -130,4 +144,42 @@ fn stamp(file: &Path) -> Option<Stamp> {
 pub(super) fn files<'a>(pems: impl IntoIterator<Item = &'a Pem>) -> Vec<PathBuf> {
     let paths = pems.into_iter().filter_map(Pem::path);
     paths.map(Path::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // as tests may
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::super::material::wrong;
+    use super::*;
+
+    /// What cannot be read for a while is read when it can be, although the files look the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_passes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        std::fs::write(&file, "1").unwrap();
+        let tries = AtomicU32::new(0);
+        let load = {
+            let file = file.clone();
+            move |_: Option<&String>| {
+                // the second and the third time
+                match tries.fetch_add(1, Relaxed) {
+                    1 | 2 => Err(wrong("too many open files")),
+                    _ => Ok(std::fs::read_to_string(&file).unwrap()),
+                }
+            }
+        };
+        let second = Duration::from_secs(1);
+        let it = Reloading::new(String::new(), vec![file.clone()], Some(second), load).unwrap();
+        std::fs::write(&file, "22").unwrap();
+        for expected in ["1", "1", "22", "22"] {
+            tokio::time::advance(second).await;
+            assert_eq!(*it.current(), expected);
+        }
+        std::fs::write(&file, "333").unwrap();
+        it.reload().unwrap();
+        assert_eq!(*it.current(), "333");
+    }
 }

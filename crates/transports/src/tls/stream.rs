@@ -6,15 +6,23 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
+use rustls::{Connection, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::failure;
 
 /// Bytes that one read of the socket asks for. rustls itself reads 4 KiB at a time.
 const READ: usize = 64 * 1024;
+/// Bytes of the largest record.
+const FULL: usize = 16 * 1024;
+/// More records than one write makes, and what else may be written.
+const SPARE: u64 = 32;
 /// More than rustls may hold of a record that has not come whole.
 const RECORD: usize = 20 * 1024;
+
+/// Reads in one turn that bring nothing for us: a server may send tickets without end, say, and other
+/// connections of this thread have their turn then.
+const DRY: usize = 16;
 
 thread_local! {
     /// What was read from a socket and is not decrypted yet: nothing between two calls.
@@ -25,13 +33,18 @@ thread_local! {
 ///
 /// Bytes of a write count as written when they have left for the socket, and not when they are
 /// encrypted: whoever waits for the socket still has a last byte to write, and so comes back. That
-/// byte must be the same then.
+/// byte must be the same then, also where it is the first of a message ([`OutQueue::begun`]).
+///
+/// [`OutQueue::begun`]: network_system_core::OutQueue::begun
 #[derive(Debug)]
 pub(super) struct TlsStream<T> {
     io: T,
     tls: Connection,
     /// Whether the last byte of what is encrypted was not yet said to be written.
     held: bool,
+    /// Records that may still be written with one key: with TLS 1.2 there is no other, and rustls says
+    /// goodbye then and takes what it does not write.
+    left: u64,
     /// Whether our goodbye is among what was encrypted.
     closing: bool,
     /// What was wrong behind the bytes that were given out last.
@@ -44,6 +57,7 @@ impl<T> TlsStream<T> {
             io,
             tls,
             held: false,
+            left: u64::MAX,
             closing: false,
             failed: None,
         }
@@ -64,6 +78,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         loop {
             ready!(self.poll_write_out(cx))?;
             if !self.tls.is_handshaking() {
+                if let Some(SupportedCipherSuite::Tls12(suite)) = self.tls.negotiated_cipher_suite()
+                {
+                    self.left = suite.common.confidentiality_limit;
+                }
                 return Pin::new(&mut self.io).poll_flush(cx);
             }
             if ready!(self.poll_read_in(cx))? == 0 {
@@ -176,12 +194,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_out(cx))?;
+        if self.left < SPARE {
+            return Poll::Ready(Err(failure::used_up()));
+        }
         let mut written = usize::from(std::mem::take(&mut self.held));
-        written += self.encrypt(from, written)?;
+        let encrypted = self.encrypt(from, written)?;
+        self.left = self.left.saturating_sub(encrypted.div_ceil(FULL) as u64);
+        written += encrypted;
         match self.poll_write_out(cx)? {
             Poll::Ready(()) => Poll::Ready(Ok(written)),
             Poll::Pending => {
-                self.held = true;
+                self.held = written > 0;
                 match written {
                     0 | 1 => Poll::Pending,
                     n => Poll::Ready(Ok(n - 1)),
@@ -214,7 +237,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
-        loop {
+        for _ in 0..DRY {
             if this.take(into)? || into.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
@@ -228,6 +251,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
                 this.decrypt(cx, into)?;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -309,3 +334,6 @@ impl<T: AsyncWrite + Unpin> Write for Sync<'_, '_, T> {
         now(Pin::new(&mut *self.io).poll_flush(self.cx))
     }
 }
+
+#[cfg(test)]
+mod tests;
