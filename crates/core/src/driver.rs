@@ -4,6 +4,7 @@
 mod beside;
 mod ending;
 mod output;
+mod restraint;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,11 +34,13 @@ use crate::link::Link;
 use crate::message::Message;
 use crate::out_queue::OutQueue;
 use crate::outbox::{Command, Hold};
+use crate::protection::Pace;
 use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::{Counters, SAMPLE, add};
 use crate::ticker;
 use crate::turn;
+use restraint::Stall;
 
 /// Of the batches of a busy connection, one in so many is timed: a look at the clock takes as long
 /// as several messages.
@@ -90,6 +93,11 @@ pub(crate) struct Driver<L, H> {
     keep: Option<Keep>,
     keeps: bool,
     close_timeout: Duration,
+    /// How quickly the peer may send, where that is limited.
+    pace: Option<Box<Pace>>,
+    /// What waits for a peer that reads slowly.
+    stall: Option<Stall>,
+    slow_timeout: Option<Duration>,
 }
 
 impl<L: Link, H: Handler> Driver<L, H> {
@@ -101,8 +109,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         config: &SessionConfig,
     ) -> Self {
         let envelope = link.info().envelope.then(Reader::default);
+        let mut clock = Clock::new(config, envelope.is_some());
+        clock.set_old(session.expires());
         Self {
-            clock: Clock::new(config, envelope.is_some()),
+            clock,
             envelope,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -127,6 +137,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             keep: None,
             keeps: false,
             close_timeout: config.close_timeout,
+            pace: Pace::new(&config.limits),
+            stall: None,
+            slow_timeout: config.limits.slow_reader_timeout,
             link,
             session,
             handler,
@@ -367,6 +380,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if let Some(reason) = self.stop.take() {
             return Poll::Ready(Err(reason));
         }
+        if self.pace.as_ref().is_some_and(|pace| pace.is_end()) {
+            return Poll::Ready(Err(CloseReason::Rate));
+        }
         // nothing can have been queued here since the last look, which found nothing
         if messages > 0 || !self.idle || self.session.shared().outbox.is_ready() {
             let written = self.poll_write(cx);
@@ -377,11 +393,14 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 }
                 written => self.idle = written.is_ready(),
             }
+            if self.stall.is_some() && self.clock.is_slow() {
+                return Poll::Ready(Err(CloseReason::SlowReader));
+            }
         }
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
         }
-        let filled = if self.clogged {
+        let filled = if self.clogged || (self.pace.is_some() && self.poll_pace(cx).is_pending()) {
             Poll::Pending
         } else {
             self.link.poll_fill(cx, inbox)

@@ -146,6 +146,10 @@ impl Link for AnyLink {
         each!(self, link => link.is_open())
     }
 
+    async fn learn_client(&mut self) -> Result<()> {
+        each!(self, link => link.learn_client().await)
+    }
+
     async fn open(self) -> Result<Self> {
         Ok(match self {
             Self::Tls(link) => Self::Tls(link.open().await?),

@@ -14,7 +14,8 @@ use super::{Client, ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{
-    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, TlsClientConfig,
+    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, SessionLimits,
+    TlsClientConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -228,6 +229,13 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     /// Closes a connection without traffic for this long. Default: never.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.session.idle_timeout = timeout.into();
+        self
+    }
+
+    /// What the session puts up with from the server, in place of all such settings. Default: the
+    /// greeting of the envelope must come within 10 s.
+    pub fn limits(mut self, limits: SessionLimits) -> Self {
+        self.config.session.limits = limits;
         self
     }
 

@@ -68,6 +68,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             // says nothing: no reason to take it for dead
             self.clock.heard(Instant::now());
         }
+        if self.envelope.is_none() {
+            self.clock.deaf();
+        }
         if !stalled {
             // a handler that works without a word is not an idle peer
             self.moved = true;

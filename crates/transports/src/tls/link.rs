@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use network_system_core::{
     Address, Bound, Encoding, Error, InQueue, Link, LinkInfo, Listener, OutQueue, Result, Sent,
-    Sink, Source, StreamLink,
+    Sink, Source, StreamLink, read_proxy_header,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
@@ -126,6 +126,12 @@ impl Link for TlsLink {
 
     fn is_open(&self) -> bool {
         self.info().tls.is_some()
+    }
+
+    async fn learn_client(&mut self) -> Result<()> {
+        let (stream, info) = self.0.parts_mut();
+        // before TLS begins, and without a byte of it
+        read_proxy_header(stream.io_mut(), info).await
     }
 
     async fn open(self) -> Result<Self> {
