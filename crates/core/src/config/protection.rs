@@ -76,9 +76,9 @@ pub struct SessionLimits {
     /// plain peer may wait for us to speak first, or only listen; the idle deadline holds.
     #[serde(with = "text::optional_duration")]
     pub first_byte_timeout: Option<Duration>,
-    /// A peer for which more than [`outbox.low`](super::OutboxConfig::low) bytes wait, and which
-    /// takes less than that many of them in this time, is closed as a slow reader. Default: 60 s
-    /// for servers, off for clients.
+    /// A peer for which more than [`outbox.low`](super::OutboxConfig::low) bytes or a sender without
+    /// room wait, and which takes fewer than that many bytes in this time, is closed as a slow
+    /// reader. Default: 60 s for servers, off for clients.
     ///
     /// The system tells of progress in steps of up to a third of its send buffer, which can be a
     /// megabyte; where slow peers are welcome, set a small

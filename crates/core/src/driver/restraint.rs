@@ -39,8 +39,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let Some(timeout) = self.slow_timeout else {
             return;
         };
-        let low = self.session.shared().outbox.low();
-        if left <= low {
+        let outbox = &self.session.shared().outbox;
+        let low = outbox.low();
+        // a large message may have no room although little is left
+        if left <= low && (left == 0 || !outbox.has_waiters()) {
             if self.stall.take().is_some() {
                 self.clock.set_slow(None);
             }
