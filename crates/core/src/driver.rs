@@ -380,9 +380,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
         if let Some(reason) = self.stop.take() {
             return Poll::Ready(Err(reason));
         }
-        if self.pace.as_ref().is_some_and(|pace| pace.is_end()) {
-            return Poll::Ready(Err(CloseReason::Rate));
-        }
         // nothing can have been queued here since the last look, which found nothing
         if messages > 0 || !self.idle || self.session.shared().outbox.is_ready() {
             let written = self.poll_write(cx);
@@ -391,16 +388,26 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(CloseReason::from_error(error)));
                 }
-                written => self.idle = written.is_ready(),
-            }
-            if self.stall.is_some() && self.clock.is_slow() {
-                return Poll::Ready(Err(CloseReason::SlowReader));
+                Poll::Ready(Ok(())) => self.idle = true,
+                Poll::Pending => {
+                    self.idle = false;
+                    if self.is_slow_reader() {
+                        return Poll::Ready(Err(CloseReason::SlowReader));
+                    }
+                }
             }
         }
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
         }
-        let filled = if self.clogged || (self.pace.is_some() && self.poll_pace(cx).is_pending()) {
+        let mut held = self.clogged;
+        if self.pace.is_some() {
+            match self.poll_pace(cx, messages, inbox.received()) {
+                Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
+                paused => held |= paused.is_pending(),
+            }
+        }
+        let filled = if held {
             Poll::Pending
         } else {
             self.link.poll_fill(cx, inbox)

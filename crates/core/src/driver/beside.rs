@@ -47,6 +47,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             return Poll::Ready(reason);
         }
         let stalled = written.is_pending();
+        if stalled && self.is_slow_reader() {
+            return Poll::Ready(CloseReason::SlowReader);
+        }
         if let Some(inbox) = inbox.filter(|_| self.envelope.is_some() && self.stop.is_none())
             && !matches!(written, Poll::Ready(Err(_)))
         {

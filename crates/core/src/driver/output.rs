@@ -24,7 +24,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
         let link = &mut self.link;
         let mut sent = crate::link::Sent::default();
         let mut controls = None;
-        let mut left = 0;
         let result = lane::with(self.session.id(), |queue| {
             let mut hold = Hold {
                 owned: &mut self.owned,
@@ -39,16 +38,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 result
             });
             controls = queue.take_controls();
-            left = queue.bytes();
             self.clogged = queue.answers() + outbox.answers() > outbox.high();
             result
         });
         if sent.bytes > 0 || sent.messages > 0 {
             self.count_sent(sent, controls);
-        }
-        if left > 0 || self.stall.is_some() {
-            let left = left.saturating_add(self.session.shared().outbox.foreign_bytes());
-            self.watch_reader(left, sent.bytes);
         }
         result.unwrap_or_else(|| {
             self.look(cx);
@@ -89,9 +83,6 @@ impl<L: Link, H: Handler> Driver<L, H> {
         add(&traffic.messages_in, messages);
         add(&traffic.bytes_in, new);
         self.counters.received(messages, new);
-        if self.pace.is_some() {
-            self.spend(messages, new);
-        }
         messages
     }
 
@@ -153,7 +144,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Poll::Ready(Due::Idle) => return Poll::Ready(CloseReason::Idle),
                 Poll::Ready(Due::Dead) => return Poll::Ready(CloseReason::Heartbeat),
                 Poll::Ready(Due::Silent) => return Poll::Ready(CloseReason::Silent),
-                Poll::Ready(Due::Slow) => return Poll::Ready(CloseReason::SlowReader),
+                Poll::Ready(Due::Slow) => {
+                    // else it has read enough since, and has time again
+                    if self.is_slow_reader() {
+                        return Poll::Ready(CloseReason::SlowReader);
+                    }
+                }
                 // a command to itself, which wakes it
                 Poll::Ready(Due::Old) => self.session.expire(),
                 Poll::Ready(Due::Ping) => {

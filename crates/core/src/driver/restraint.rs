@@ -4,57 +4,61 @@ use super::*;
 
 /// What waits for a peer that does not read it.
 pub(super) struct Stall {
-    /// Bytes that it has taken since the time it has for more began.
-    taken: u64,
+    /// Bytes that had been written when the time it has for more began.
+    written: u64,
 }
 
 impl<L: Link, H: Handler> Driver<L, H> {
-    /// What the peer has sent counts towards its rate.
+    /// The peer has sent so many messages, and `received` bytes in all its life: waits until more may
+    /// be read from it, or ends the session where that is too much.
     #[cold]
-    pub(super) fn spend(&mut self, messages: u64, bytes: u64) {
-        if let Some(pace) = &mut self.pace
-            && pace.spend(messages, bytes)
-        {
+    pub(super) fn poll_pace(
+        &mut self,
+        cx: &mut Context<'_>,
+        messages: u64,
+        received: u64,
+    ) -> Poll<Result<(), CloseReason>> {
+        let Some(pace) = &mut self.pace else {
+            return Poll::Ready(Ok(()));
+        };
+        if pace.spend(messages, received) {
             self.counters.paused();
             tracing::debug!(session = ?self.session, "sends more than it may");
         }
-    }
-
-    /// Waits until more may be read from the peer.
-    #[cold]
-    pub(super) fn poll_pace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pace) = &mut self.pace else {
-            return Poll::Ready(());
-        };
+        if pace.is_end() {
+            return Poll::Ready(Err(CloseReason::Rate));
+        }
         if let Some(until) = pace.until() {
             self.clock.paused(until);
         }
-        pace.poll(cx)
+        pace.poll(cx).map(Ok)
     }
 
-    /// After a write that left something, or while the peer was slow: whether it takes enough of what
-    /// waits, of which there are `left` bytes.
+    /// After a write that left something, or when it is time: whether the peer takes too little of
+    /// what waits for it, and has done so for too long.
     #[cold]
-    pub(super) fn watch_reader(&mut self, left: usize, sent: u64) {
+    pub(super) fn is_slow_reader(&mut self) -> bool {
         let Some(timeout) = self.slow_timeout else {
-            return;
+            return false;
         };
-        let outbox = &self.session.shared().outbox;
-        let low = outbox.low();
+        let shared = self.session.shared();
+        let ours = lane::with(self.session.id(), |queue| queue.bytes()).unwrap_or(0);
+        let left = ours.saturating_add(shared.outbox.foreign_bytes());
+        let low = shared.outbox.low();
         // a large message may have no room although little is left
-        if left <= low && (left == 0 || !outbox.has_waiters()) {
-            if self.stall.take().is_some() {
-                self.clock.set_slow(None);
-            }
-            return;
+        if left <= low && (left == 0 || !shared.outbox.has_waiters()) {
+            self.stall = None;
+            self.clock.set_slow(None);
+            return false;
         }
-        if let Some(stall) = &mut self.stall {
-            stall.taken += sent;
-            if stall.taken < (low as u64).max(1) {
-                return;
+        let written = shared.traffic.bytes_out.load(Relaxed);
+        match &self.stall {
+            Some(stall) if written - stall.written < (low as u64).max(1) => self.clock.is_slow(),
+            _ => {
+                self.stall = Some(Stall { written });
+                self.clock.set_slow(Instant::now().checked_add(timeout));
+                false
             }
         }
-        self.stall = Some(Stall { taken: 0 });
-        self.clock.set_slow(Instant::now().checked_add(timeout));
     }
 }

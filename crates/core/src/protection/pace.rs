@@ -13,6 +13,8 @@ pub(crate) struct Pace {
     messages: Option<Budget>,
     bytes: Option<Budget>,
     closes: bool,
+    /// Bytes that have been spent.
+    received: u64,
     /// Nothing is read before this time.
     until: Option<Instant>,
     timer: Timer,
@@ -52,6 +54,7 @@ impl Pace {
         let pace = Self {
             messages: Budget::new(limits.messages_per_second, burst, now),
             bytes: Budget::new(limits.bytes_per_second, burst, now),
+            received: 0,
             closes: limits.rate_exceeded == RateExceeded::Close,
             until: None,
             timer: None,
@@ -59,8 +62,13 @@ impl Pace {
         (pace.messages.is_some() || pace.bytes.is_some()).then(|| Box::new(pace))
     }
 
-    /// The peer has sent so much; whether that is too much, and for the first time since it was not.
-    pub(crate) fn spend(&mut self, messages: u64, bytes: u64) -> bool {
+    /// The peer has sent so many messages more, and `received` bytes in all its life; whether that is
+    /// too much, and for the first time since it was not.
+    pub(crate) fn spend(&mut self, messages: u64, received: u64) -> bool {
+        let bytes = received - std::mem::replace(&mut self.received, received);
+        if messages == 0 && bytes == 0 {
+            return false;
+        }
         let now = Instant::now();
         let budgets = [(&mut self.messages, messages), (&mut self.bytes, bytes)];
         let next = budgets
@@ -121,20 +129,20 @@ mod tests {
         let now = Instant::now();
         // as many at once as in a second
         assert!(!pace.spend(10, 500) && pace.until().is_none());
-        assert!(pace.spend(5, 0));
+        assert!(pace.spend(5, 500));
         assert_eq!(pace.until(), Some(now + Duration::from_millis(500)));
         // bytes are the narrower one now, and it is no new excess
-        assert!(!pace.spend(0, 1500));
+        assert!(!pace.spend(0, 2000));
         assert_eq!(pace.until(), Some(now + Duration::from_secs(1)));
         std::future::poll_fn(|cx| pace.poll(cx)).await;
         assert_eq!(now.elapsed(), Duration::from_secs(1));
-        assert!(pace.spend(6, 0));
+        assert!(pace.spend(6, 2000));
     }
 
     #[test]
     fn numbers_that_are_as_large_as_can_be() {
         let mut pace = pace(1, u64::MAX).unwrap();
-        assert!(pace.spend(u64::MAX, u64::MAX) || pace.until().is_none());
+        pace.spend(u64::MAX, u64::MAX);
         pace.spend(u64::MAX, u64::MAX);
     }
 }
