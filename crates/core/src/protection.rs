@@ -113,3 +113,69 @@ impl Door {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn door(config: &ProtectionConfig) -> Door {
+        Door::new(config, &Addresses::new(config))
+    }
+
+    fn peer(ip: &str) -> Endpoint {
+        Endpoint::Ip(SocketAddr::new(ip.parse().unwrap(), 1))
+    }
+
+    fn enter(door: &Door, ip: &str) -> Result<Option<Slot>, Refusal> {
+        match door.knock(&peer(ip)) {
+            Ok(Knock::Client(slot)) => Ok(slot),
+            Ok(Knock::Proxy) => panic!("there is none"),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// 1000 connections of one address, and as many new ones at once; loopback has no limit.
+    #[tokio::test(start_paused = true)]
+    async fn the_defaults_hold() {
+        let door = door(&ProtectionConfig::default());
+        let fill = |ip: &str| {
+            let all: Result<Vec<_>, _> = (0..1000).map(|_| enter(&door, ip)).collect();
+            all.ok()
+        };
+        let held = fill("192.0.2.1");
+        assert!(held.is_some());
+        assert_eq!(enter(&door, "192.0.2.1").err(), Some(Refusal::PerIp));
+        drop(held);
+        assert_eq!(
+            enter(&door, "192.0.2.1").err(),
+            Some(Refusal::ConnectionRate)
+        );
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let back = (0..1000).filter(|_| enter(&door, "192.0.2.1").is_ok());
+        assert_eq!(back.count(), 100);
+        assert!(fill("2001:db8::1").is_some());
+        for ip in ["127.0.0.1", "::1"] {
+            let held: Vec<_> = (0..5000).map(|_| enter(&door, ip)).collect();
+            assert!(held.iter().all(|slot| matches!(slot, Ok(None))));
+        }
+    }
+
+    /// Who is not on the list of proxies is never asked what he has to say.
+    #[test]
+    fn only_proxies_may_say_who_they_are() {
+        let door = door(&ProtectionConfig {
+            proxies: "10.0.0.0/8".parse().unwrap(),
+            deny: "10.0.0.0/8".parse().unwrap(),
+            ..ProtectionConfig::default()
+        });
+        let knock = |peer: &Endpoint| door.knock(peer).map(|knock| matches!(knock, Knock::Proxy));
+        assert_eq!(knock(&peer("10.1.2.3")), Ok(true));
+        assert_eq!(knock(&peer("::ffff:10.1.2.3")), Ok(true));
+        for stranger in ["11.0.0.1", "127.0.0.1", "::1", "::10.1.2.3"] {
+            assert_eq!(knock(&peer(stranger)), Err(Refusal::NoProxy));
+        }
+        assert_eq!(knock(&Endpoint::Unix(None)), Ok(false));
+    }
+}

@@ -127,6 +127,26 @@ async fn a_greeting_that_does_not_come() {
     assert_eq!(bytes(&mut talks).await.unwrap(), frame(b"\x10still here"));
 }
 
+/// Heartbeats that are not answered end their connection, and no other.
+#[tokio::test(start_paused = true)]
+async fn a_dead_peer_beside_a_live_one() {
+    let mut echo = echo_on(&["memory://dead-and-alive"], |b| b.envelope(true)).await;
+    let client = Client::builder("memory://dead-and-alive?envelope=true");
+    let client = client.connect().await.unwrap();
+    let live = client.session().unwrap();
+    let mut dead = raw("memory://dead-and-alive").await;
+    dead.send(HELLO.to_vec()).await.unwrap();
+    dead.flush().await.unwrap();
+    let began = Instant::now();
+    let end = echo.ends.recv().await.unwrap();
+    assert!(matches!(end.reason, CloseReason::Heartbeat), "{end:?}");
+    assert_eq!(seconds(began), 90);
+    assert!(live.close_reason().is_none());
+    live.send("alive").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(live.statistics().messages_in, 1);
+}
+
 // ---- slow readers ----
 
 /// Keeps sending without being read, while messages go on to come in: not idle, but slow.
