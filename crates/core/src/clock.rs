@@ -169,7 +169,8 @@ impl Clock {
     #[inline]
     pub(crate) fn is_busy(&mut self) -> bool {
         self.waits = self.waits.saturating_add(1);
-        self.waits >= BUSY
+        // who must still say something needs the timer
+        self.waits >= BUSY && self.first.is_none()
     }
 
     /// Somebody else tells when the connection is no longer busy: it needs no timer until then.

@@ -14,6 +14,7 @@ use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
+use crate::protection::Introduced;
 pub use identity::{PeerCertificate, TlsInfo};
 
 /// Where messages come from.
@@ -72,7 +73,7 @@ pub trait Link: Source + Sink + Send + Unpin + 'static {
     /// # Errors
     /// What was wrong with it. [`ErrorKind::InvalidArgument`] where the transport has no such thing,
     /// which is the default.
-    fn learn_client(&mut self) -> impl Future<Output = Result<()>> + Send {
+    fn learn_client(&mut self) -> impl Future<Output = Result<Introduced>> + Send {
         let unknown = Error::new(ErrorKind::InvalidArgument, "read the PROXY header of")
             .peer(&self.info().peer)
             .because("this transport does not have the PROXY protocol");

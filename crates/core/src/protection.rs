@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use addresses::{Addresses, Slot};
 pub(crate) use pace::Pace;
-pub use proxy::read_proxy_header;
+pub use proxy::{Introduced, read_proxy_header};
 pub(crate) use refusals::{Refusal, Refusals};
 
 use crate::config::{IpList, ProtectionConfig};
@@ -98,10 +98,15 @@ impl Door {
         let slot = match knock {
             Knock::Client(slot) => slot,
             Knock::Proxy => {
-                link.learn_client().await.map_err(Unopened::Header)?;
+                let introduced = link.learn_client().await.map_err(Unopened::Header)?;
                 let peer = &link.info().peer;
-                self.enter(peer)
-                    .map_err(|refusal| Unopened::Refused(refusal, peer.clone()))?
+                match introduced {
+                    // on whatever list its clients are, it is trusted
+                    Introduced::Itself => None,
+                    Introduced::Client | Introduced::Nobody => self
+                        .enter(peer)
+                        .map_err(|refusal| Unopened::Refused(refusal, peer.clone()))?,
+                }
             }
         };
         match link.is_open() {

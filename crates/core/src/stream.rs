@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::in_queue::InQueue;
 use crate::link::{Link, LinkInfo, Sent, Sink, Source};
 use crate::out_queue::{Encoding, OutQueue};
-use crate::protection::read_proxy_header;
+use crate::protection::{Introduced, read_proxy_header};
 
 /// Slices per vectored write.
 const SLICES: usize = 64;
@@ -125,7 +125,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link for StreamLink<T> 
         &self.info
     }
 
-    async fn learn_client(&mut self) -> Result<()> {
+    async fn learn_client(&mut self) -> Result<Introduced> {
         read_proxy_header(&mut self.io, &mut self.info).await
     }
 }

@@ -103,10 +103,11 @@ async fn the_client_is_the_peer() {
 /// Health checks: the proxy itself is the peer.
 #[tokio::test]
 async fn a_proxy_may_speak_for_itself() {
-    let echo = behind(|b| b).await;
+    // which is on no list that is for clients
+    let configure = |b: common::Builder| b.allow("192.0.2.0/24".parse().unwrap());
+    let echo = behind(configure).await;
     for header in [
-        &b"PROXY UNKNOWN\r\n"[..],
-        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        &b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..],
         b"\r\n\r\n\0\r\nQUIT\n\x20\xff\0\x03abc",
     ] {
         let mut stream = dial("127.0.0.2", echo.address()).await;
@@ -117,6 +118,25 @@ async fn a_proxy_may_speak_for_itself() {
         assert!(session.info().proxy.is_none());
         drop(stream);
         within(session.ended()).await;
+    }
+}
+
+/// A client that the proxy does not know is on no list of those that may connect.
+#[tokio::test]
+async fn clients_that_the_proxy_does_not_know() {
+    for (allowed, is_let_in) in [("192.0.2.0/24", false), ("127.0.0.2", true)] {
+        let configure = |b: common::Builder| b.allow(allowed.parse().unwrap());
+        let echo = behind(configure).await;
+        for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"] {
+            let mut stream = dial("127.0.0.2", echo.address()).await;
+            stream.write_all(header).await.unwrap();
+            if is_let_in {
+                within(round_trip(&mut stream, b"somebody")).await;
+            } else {
+                is_closed(stream).await;
+            }
+        }
+        assert_eq!(refused(&echo, "denied"), if is_let_in { 0 } else { 2 });
     }
 }
 

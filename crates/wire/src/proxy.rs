@@ -2,11 +2,12 @@
 //! client that it speaks for. See the specification in HAProxy's `doc/proxy-protocol.txt`.
 //!
 //! ```
-//! use network_system_wire::proxy::{Parsed, parse};
+//! use network_system_wire::proxy::{Parsed, Whom, parse};
 //!
 //! let stream = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nhello";
 //! let Parsed::Header(header) = parse(stream)? else { unreachable!("it is whole") };
-//! assert_eq!(header.client.unwrap().source.to_string(), "192.0.2.7:56324");
+//! let Whom::Client(client) = header.whom else { unreachable!("it is named") };
+//! assert_eq!(client.source.to_string(), "192.0.2.7:56324");
 //! assert_eq!(&stream[header.length..], b"hello");
 //! # Ok::<(), network_system_wire::WireError>(())
 //! ```
@@ -37,9 +38,19 @@ pub enum Parsed {
 pub struct Header {
     /// Its bytes; what follows is the client's.
     pub length: usize,
-    /// The connection of the client to the proxy. `None` when the proxy speaks for itself (a health
-    /// check), or does not know it.
-    pub client: Option<Client>,
+    /// For whom the proxy speaks.
+    pub whom: Whom,
+}
+
+/// For whom a proxy speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// A client.
+    Client(Client),
+    /// A client that it does not know, or whose address is none of IP.
+    Unknown,
+    /// Itself: a health check (version 2 only).
+    Itself,
 }
 
 /// The connection of a client to the proxy.

@@ -3,11 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use network_system_wire::proxy::{Parsed, parse};
+use network_system_wire::proxy::{Parsed, Whom, parse};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Endpoint, LinkInfo, ProxyInfo};
+
+/// Whom a proxy has introduced in its PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introduced {
+    /// A client, which is the peer of the link now.
+    Client,
+    /// Somebody whose address it does not know; the proxy stays the peer.
+    Nobody,
+    /// Itself, for a health check; it stays the peer, and no limit is for it.
+    Itself,
+}
 
 /// Reads a PROXY header (version 1 or 2), and nothing behind it, from a stream that a trusted proxy
 /// has opened; from then on the client that it names is the peer in `info`. A proxy that speaks for
@@ -19,7 +30,7 @@ use crate::link::{Endpoint, LinkInfo, ProxyInfo};
 /// # Errors
 /// [`ErrorKind::Handshake`] when the bytes are no such header, [`ErrorKind::ConnectionClosed`] when
 /// the stream ends before, or why reading failed.
-pub async fn read_proxy_header<T>(io: &mut T, info: &mut LinkInfo) -> Result<()>
+pub async fn read_proxy_header<T>(io: &mut T, info: &mut LinkInfo) -> Result<Introduced>
 where
     T: AsyncRead + Unpin,
 {
@@ -48,14 +59,18 @@ where
         have += n;
         buffer.truncate(have);
     };
-    if let Some(client) = header.client {
-        let source = Endpoint::Ip(canonical(client.source));
-        info.proxy = Some(Arc::new(ProxyInfo {
-            proxy: std::mem::replace(&mut info.peer, source),
-            destination: canonical(client.destination),
-        }));
-    }
-    Ok(())
+    Ok(match header.whom {
+        Whom::Itself => Introduced::Itself,
+        Whom::Unknown => Introduced::Nobody,
+        Whom::Client(client) => {
+            let source = Endpoint::Ip(canonical(client.source));
+            info.proxy = Some(Arc::new(ProxyInfo {
+                proxy: std::mem::replace(&mut info.peer, source),
+                destination: canonical(client.destination),
+            }));
+            Introduced::Client
+        }
+    })
 }
 
 const READ: &str = "read the PROXY header of";

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use network_system_core::{
-    Address, Bound, Encoding, Error, InQueue, Link, LinkInfo, Listener, OutQueue, Result, Sent,
-    Sink, Source, StreamLink, read_proxy_header,
+    Address, Bound, Encoding, Error, InQueue, Introduced, Link, LinkInfo, Listener, OutQueue,
+    Result, Sent, Sink, Source, StreamLink, read_proxy_header,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
@@ -128,7 +128,7 @@ impl Link for TlsLink {
         self.info().tls.is_some()
     }
 
-    async fn learn_client(&mut self) -> Result<()> {
+    async fn learn_client(&mut self) -> Result<Introduced> {
         let (stream, info) = self.0.parts_mut();
         // before TLS begins, and without a byte of it
         read_proxy_header(stream.io_mut(), info).await

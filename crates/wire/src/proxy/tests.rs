@@ -42,7 +42,10 @@ fn is(stream: &[u8], source: Option<&str>) {
     for stream in [stream, &with_more] {
         let (header, have) = read(stream).unwrap();
         assert_eq!(have, header.length, "nothing behind the header is read");
-        let found = header.client.map(|client| client.source.to_string());
+        let found = match header.whom {
+            Whom::Client(client) => Some(client.source.to_string()),
+            Whom::Unknown | Whom::Itself => None,
+        };
         assert_eq!(found.as_deref(), source);
     }
 }
@@ -128,6 +131,10 @@ fn headers_of_version_2() {
     // a health check, whatever it says beside
     is(&v2(0x20, 0x00, b""), None);
     is(&v2(0x20, 0xff, b"anything"), None);
+    let whom = |header: &[u8]| read(header).unwrap().0.whom;
+    assert_eq!(whom(&v2(0x20, 0x11, &ENDS)), Whom::Itself);
+    assert_eq!(whom(&v2(0x21, 0x00, b"")), Whom::Unknown);
+    assert_eq!(whom(b"PROXY UNKNOWN\r\n"), Whom::Unknown);
     // extensions that are skipped: an empty one, a name
     let rest = [&ENDS[..], &[4, 0, 0, 2, 0, 3, b'a', b'b', b'c']].concat();
     is(&v2(0x21, 0x11, &rest), Some("192.0.2.7:56324"));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::{Client, Header, Parsed, invalid};
+use super::{Client, Header, Parsed, Whom, invalid};
 use crate::error::WireError;
 
 /// The longest line, its end included, as the specification has it.
@@ -33,17 +33,17 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, WireError> {
     let text = std::str::from_utf8(text).map_err(|_| invalid("a PROXY header with no text"))?;
     Ok(Parsed::Header(Header {
         length: end + 1,
-        client: client(text)?,
+        whom: whom(text)?,
     }))
 }
 
 /// What follows the name.
-fn client(text: &str) -> Result<Option<Client>, WireError> {
+fn whom(text: &str) -> Result<Whom, WireError> {
     let mut fields = text.split(' ');
     let family = fields.next();
     if family == Some("UNKNOWN") {
         // whatever follows says nothing
-        return Ok(None);
+        return Ok(Whom::Unknown);
     }
     let mut take = || fields.next().unwrap_or_default();
     let (source, destination, from, to) = (take(), take(), take(), take());
@@ -58,7 +58,7 @@ fn client(text: &str) -> Result<Option<Client>, WireError> {
     let (source, destination) =
         ends.ok_or_else(|| invalid("a PROXY header with an address that is none"))?;
     match (port(from), port(to)) {
-        (Some(from), Some(to)) => Ok(Some(Client {
+        (Some(from), Some(to)) => Ok(Whom::Client(Client {
             source: SocketAddr::new(source, from),
             destination: SocketAddr::new(destination, to),
         })),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::{Client, Header, MAX_HEADER, Parsed, invalid};
+use super::{Client, Header, MAX_HEADER, Parsed, Whom, invalid};
 use crate::error::WireError;
 
 /// What it begins with: no text, and no protocol that this can be taken for.
@@ -35,17 +35,17 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, WireError> {
     let Some(rest) = rest.get(..rest_len) else {
         return Ok(Parsed::Needed(length));
     };
-    let client = match command & 0xf {
+    let whom = match command & 0xf {
         // the proxy for itself: whatever follows says nothing
-        0 => None,
+        0 => Whom::Itself,
         1 => {
             let (client, extensions) = client(family, rest)?;
             check_extensions(input.get(..length).unwrap_or_default(), extensions)?;
-            client
+            client.map_or(Whom::Unknown, Whom::Client)
         }
         _ => return Err(invalid("a PROXY header with an unknown command")),
     };
-    Ok(Parsed::Header(Header { length, client }))
+    Ok(Parsed::Header(Header { length, whom }))
 }
 
 /// The addresses, and what follows them.
