@@ -40,7 +40,7 @@ impl Start {
             }
             Self::Binary(command, family, length, rest) => {
                 let length = length.unwrap_or(rest.len() as u16).to_be_bytes();
-                let fixed = [0x20 | command % 4, *family % 0x34];
+                let fixed = [0x20 | (command % 4), *family % 0x34];
                 [b"\r\n\r\n\0\r\nQUIT\n", &fixed[..], &length, rest].concat()
             }
         }
