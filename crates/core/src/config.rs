@@ -534,6 +534,15 @@ mod tests {
         let config = LinkConfig::default().for_address(&address).unwrap();
         assert_eq!(config.session.framing.to_string(), "lines");
         assert_eq!(config.session.max_message, 100);
+        let lists = "tcp://h:1?allow=10.0.0.0/8&deny=&proxies=192.0.2.1,::1"
+            .parse()
+            .unwrap();
+        let config = LinkConfig::default().for_address(&lists).unwrap();
+        assert_eq!(config.protection.allow.to_string(), "10.0.0.0/8");
+        assert!(config.protection.deny.is_empty());
+        assert_eq!(config.protection.proxies.to_string(), "192.0.2.1,::1");
+        // a client can do nothing with them
+        assert!(LinkConfig::default().for_connect(&lists).is_err());
         for bad in [
             "tcp://h:1?framing=zip",
             "tcp://h:1?x=1",

@@ -102,7 +102,7 @@ impl<L: Link> Connection<L> {
     {
         config.validate()?;
         let address: Address = address.parse()?;
-        let link_config = LinkConfig::from(config).for_address(&address)?;
+        let link_config = LinkConfig::from(config).for_connect(&address)?;
         let link = connect(transports, &address, &link_config, config.connect_timeout).await?;
         Ok(Self::new(link, &link_config.session))
     }

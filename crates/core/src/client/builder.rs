@@ -256,7 +256,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         let mut addresses = Vec::new();
         for text in &config.addresses {
             let address: Address = text.parse()?;
-            let link = link.for_address(&address)?;
+            let link = link.for_connect(&address)?;
             addresses.push((address, link));
         }
         if addresses.is_empty() {

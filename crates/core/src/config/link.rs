@@ -91,4 +91,12 @@ impl LinkConfig {
         config.session.validate("")?;
         Ok(config)
     }
+
+    /// As [`for_address`](Self::for_address), for an address to connect to: what only a listener can
+    /// do is an error and not ignored.
+    pub(crate) fn for_connect(&self, address: &crate::Address) -> Result<Self> {
+        let config = self.for_address(address)?;
+        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
+        Ok(config)
+    }
 }
