@@ -35,6 +35,11 @@ target="${CARGO_TARGET_DIR:-target}"
 
 # --- what the tests need -------------------------------------------------------------------------
 
+# Debian has it where only root's PATH leads.
+has_haproxy() {
+    command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ]
+}
+
 # The other implementations that our servers and clients are tested against: their Debian packages,
 # separated by blanks; nothing when all are there.
 missing_packages() {
@@ -43,8 +48,10 @@ missing_packages() {
     command -v python3 >/dev/null || packages="$packages python3"
     command -v socat >/dev/null || packages="$packages socat"
     command -v openssl >/dev/null || packages="$packages openssl"
-    if [ "$(uname -s)" = Linux ] && ! command -v testssl.sh >/dev/null; then
-        command -v testssl >/dev/null || packages="$packages testssl.sh"
+    # its tests need the addresses of 127.0.0.0/8, which only Linux has
+    if [ "$(uname -s)" = Linux ]; then
+        has_haproxy || packages="$packages haproxy"
+        command -v testssl.sh >/dev/null || command -v testssl >/dev/null || packages="$packages testssl.sh"
     fi
     # macOS has a netcat that can do the same; on Linux only OpenBSD's has -U and -N
     if [ "$(uname -s)" = Darwin ]; then

@@ -1,5 +1,5 @@
-//! The deadlines of one connection: idle time and heartbeats, with a single timer that is set anew
-//! only when it fires.
+//! The deadlines of one connection: idle time and heartbeats, the first byte, slow readers and age,
+//! with a single timer that is set anew only when it fires.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,6 +22,12 @@ pub(crate) enum Due {
     Ping,
     /// The peer has not answered: it is dead.
     Dead,
+    /// The peer has not said anything at all.
+    Silent,
+    /// The peer has not read what it should have.
+    Slow,
+    /// The connection is as old as it may get; due once.
+    Old,
 }
 
 /// One timer, made when it is first needed.
@@ -38,6 +44,12 @@ pub(crate) struct Clock {
     heartbeat: Option<Duration>,
     missed_most: u32,
     missed: u32,
+    /// How long the peer may take for its first byte, and until when; `None` once it has come.
+    first: Option<(Duration, Instant)>,
+    /// Until when the peer must have read more of what waits for it.
+    slow_at: Option<Instant>,
+    /// When the connection is as old as it may get.
+    old_at: Option<Instant>,
     /// When a message last moved, either way.
     active: Instant,
     /// When the peer was last heard, or asked.
@@ -56,6 +68,12 @@ impl Clock {
             heartbeat: config.heartbeat.interval.filter(|_| pings),
             missed_most: config.heartbeat.missed,
             missed: 0,
+            first: config
+                .limits
+                .first(pings)
+                .and_then(|first| Some((first, now.checked_add(first)?))),
+            slow_at: None,
+            old_at: None,
             active: now,
             heard: now,
         }
@@ -66,6 +84,45 @@ impl Clock {
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.missed = 0;
+        self.first = None;
+    }
+
+    /// The peer was not listened to up to now, so it can be no fault of its that it was not heard.
+    pub(crate) fn deaf(&mut self) {
+        if let Some((first, at)) = &mut self.first {
+            *at = Instant::now().checked_add(*first).unwrap_or(*at);
+        }
+    }
+
+    /// Nothing is read from the peer before `until`: it is neither idle nor dead meanwhile.
+    #[cold]
+    pub(crate) fn paused(&mut self, until: Instant) {
+        self.heard = self.heard.max(until);
+        self.active = self.active.max(until);
+        self.missed = 0;
+    }
+
+    /// When the connection is as old as it may get.
+    pub(crate) fn set_old(&mut self, at: Option<Instant>) {
+        self.old_at = at;
+    }
+
+    /// Whether the peer must have read more by now.
+    #[cold]
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Until when the peer must have read more.
+    #[cold]
+    pub(crate) fn set_slow(&mut self, at: Option<Instant>) {
+        self.slow_at = at;
+        if let (Some(at), Some(timer)) = (at, &mut self.timer)
+            && at < timer.deadline()
+        {
+            // all other deadlines only ever move away
+            timer.as_mut().reset(at);
+        }
     }
 
     /// A message moved.
@@ -92,19 +149,28 @@ impl Clock {
     }
 
     fn next(&self) -> Option<Instant> {
-        let idle = self.idle_at();
-        let beat = self.heartbeat.and_then(|beat| self.heard.checked_add(beat));
-        match (idle, beat) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let first = self.first.map(|(_, at)| at);
+        let all = [
+            self.idle_at(),
+            self.beat_at(),
+            first,
+            self.slow_at,
+            self.old_at,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// When the peer is to be asked whether it is there.
+    fn beat_at(&self) -> Option<Instant> {
+        self.heartbeat.and_then(|beat| self.heard.checked_add(beat))
     }
 
     /// Counts a wait; whether there were so many that a timer costs more than to be watched.
     #[inline]
     pub(crate) fn is_busy(&mut self) -> bool {
         self.waits = self.waits.saturating_add(1);
-        self.waits >= BUSY
+        // who must still say something needs the timer
+        self.waits >= BUSY && self.first.is_none()
     }
 
     /// Somebody else tells when the connection is no longer busy: it needs no timer until then.
@@ -153,8 +219,8 @@ impl Clock {
                 self.waits = 0;
                 continue;
             }
-            if self.idle_at().is_some_and(|idle| idle <= now) {
-                return Poll::Ready(Due::Idle);
+            if let Some(due) = self.end(now) {
+                return Poll::Ready(due);
             }
             if self.missed >= self.missed_most {
                 return Poll::Ready(Due::Dead);
@@ -163,5 +229,24 @@ impl Clock {
             self.heard = now;
             return Poll::Ready(Due::Ping);
         }
+    }
+
+    /// What is due that ends the connection.
+    fn end(&mut self, now: Instant) -> Option<Due> {
+        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if over(self.idle_at()) {
+            return Some(Due::Idle);
+        }
+        if over(self.first.map(|(_, at)| at)) {
+            return Some(Due::Silent);
+        }
+        if over(self.slow_at) {
+            return Some(Due::Slow);
+        }
+        if over(self.old_at) {
+            self.old_at = None;
+            return Some(Due::Old);
+        }
+        None
     }
 }

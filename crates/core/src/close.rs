@@ -16,10 +16,18 @@ pub enum CloseReason {
     Refused(String),
     /// No traffic for the idle time.
     Idle,
+    /// The peer has not said anything for as long as it may take for its first byte or greeting.
+    Silent,
     /// Heartbeats were not answered.
     Heartbeat,
     /// The peer reads too slowly, and the overflow policy is to close.
     Overflow,
+    /// The peer has read too little of what waits for it for longer than it may.
+    SlowReader,
+    /// The peer has sent more than its rate allows, and that is to be the end.
+    Rate,
+    /// The session was as old as it may get.
+    MaxAge,
     /// The server or client shut down, and everything queued was written.
     Shutdown,
     /// The deadline of a shutdown or close passed before everything was written, or
@@ -37,7 +45,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The labels of all reasons, as statistics count them.
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 16] = [
         "peer",
         "requested",
         "refused",
@@ -50,6 +58,10 @@ impl CloseReason {
         "protocol",
         "handler",
         "panicked",
+        "silent",
+        "slow_reader",
+        "rate",
+        "max_age",
     ];
 
     /// The label that statistics count this under.
@@ -72,6 +84,10 @@ impl CloseReason {
             Self::Protocol(_) => 9,
             Self::Handler(_) => 10,
             Self::Panicked => 11,
+            Self::Silent => 12,
+            Self::SlowReader => 13,
+            Self::Rate => 14,
+            Self::MaxAge => 15,
         }
     }
 
@@ -99,13 +115,18 @@ impl CloseReason {
     /// Whether the connection ended in good order, as far as this side knows.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        matches!(self, Self::Peer | Self::Requested(_) | Self::Shutdown)
+        matches!(
+            self,
+            Self::Peer | Self::Requested(_) | Self::Shutdown | Self::MaxAge
+        )
     }
 
     /// What a call on a session that has ended this way fails with.
     pub(crate) fn to_error(&self, action: &'static str) -> Error {
         let kind = match self {
-            Self::Idle | Self::Heartbeat => ErrorKind::SessionExpired,
+            Self::Idle | Self::Silent | Self::Heartbeat | Self::SlowReader | Self::MaxAge => {
+                ErrorKind::SessionExpired
+            }
             _ => ErrorKind::ConnectionClosed,
         };
         Error::new(kind, action).because(self)
@@ -120,6 +141,10 @@ impl fmt::Display for CloseReason {
             Self::Requested(text) => write!(f, "closed here: {text}"),
             Self::Refused(text) => write!(f, "refused: {text}"),
             Self::Idle => f.write_str("no traffic for the idle time"),
+            Self::Silent => f.write_str("the peer has not said anything since it connected"),
+            Self::SlowReader => f.write_str("the peer reads too little of what waits for it"),
+            Self::Rate => f.write_str("the peer sends more than it may"),
+            Self::MaxAge => f.write_str("as old as a session may get"),
             Self::Heartbeat => f.write_str("the peer does not answer heartbeats"),
             Self::Overflow => f.write_str("the peer reads too slowly and the outbox is full"),
             Self::Shutdown => f.write_str("shut down"),

@@ -1,7 +1,9 @@
 //! Every setting with its default: plain structs that code, `netsys.toml` and tests share.
 
+mod ip_list;
 mod link;
 mod pem;
+mod protection;
 mod text;
 mod tls;
 mod worker;
@@ -13,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use ip_list::{IpList, IpListError};
 pub use link::LinkConfig;
 pub use pem::Pem;
+pub use protection::{ProtectionConfig, RateExceeded, SessionLimits};
 pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 pub use worker::WorkerConfig;
 
@@ -46,6 +50,8 @@ pub struct SessionConfig {
     /// How long a request may take when the call gives no deadline. Default: 30 s.
     #[serde(with = "text::duration")]
     pub request_timeout: Duration,
+    /// What the session puts up with from its peer.
+    pub limits: SessionLimits,
 }
 
 impl Default for SessionConfig {
@@ -59,6 +65,7 @@ impl Default for SessionConfig {
             heartbeat: Heartbeat::default(),
             close_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            limits: SessionLimits::default(),
         }
     }
 }
@@ -114,6 +121,7 @@ impl SessionConfig {
             "heartbeat.missed",
             "must be at least 1",
         )?;
+        self.limits.validate(path)?;
         let prefixed = matches!(self.framing, Framing::LengthPrefix(_) | Framing::Custom(_));
         check(
             !self.envelope || prefixed,
@@ -253,6 +261,8 @@ pub struct ServerConfig {
     pub socket: SocketOptions,
     /// TLS of the listeners that use it.
     pub tls: TlsServerConfig,
+    /// What the server puts up with from one IP address, and from whom at all.
+    pub protection: ProtectionConfig,
 }
 
 impl Default for ServerConfig {
@@ -267,6 +277,7 @@ impl Default for ServerConfig {
             session: SessionConfig::default(),
             socket: SocketOptions::default(),
             tls: TlsServerConfig::default(),
+            protection: ProtectionConfig::default(),
         }
     }
 }
@@ -292,6 +303,7 @@ impl ServerConfig {
             "must be larger than 0",
         )?;
         self.tls.validate("tls.")?;
+        self.protection.validate("protection.")?;
         check(
             self.socket.backlog > 0,
             "socket.",
@@ -333,6 +345,7 @@ impl Default for ClientConfig {
             offline_queue: MIB,
             session: SessionConfig {
                 idle_timeout: None,
+                limits: SessionLimits::of_client(),
                 ..SessionConfig::default()
             },
             socket: SocketOptions::default(),
@@ -521,6 +534,15 @@ mod tests {
         let config = LinkConfig::default().for_address(&address).unwrap();
         assert_eq!(config.session.framing.to_string(), "lines");
         assert_eq!(config.session.max_message, 100);
+        let lists = "tcp://h:1?allow=10.0.0.0/8&deny=&proxies=192.0.2.1,::1"
+            .parse()
+            .unwrap();
+        let config = LinkConfig::default().for_address(&lists).unwrap();
+        assert_eq!(config.protection.allow.to_string(), "10.0.0.0/8");
+        assert!(config.protection.deny.is_empty());
+        assert_eq!(config.protection.proxies.to_string(), "192.0.2.1,::1");
+        // a client can do nothing with them
+        assert!(LinkConfig::default().for_connect(&lists).is_err());
         for bad in [
             "tcp://h:1?framing=zip",
             "tcp://h:1?x=1",

@@ -25,6 +25,7 @@ use crate::in_queue::InQueue;
 use crate::link::{Link, LinkInfo, Transports};
 use crate::message::Message;
 use crate::out_queue::{Encoding, OutQueue};
+use crate::protection::Slot;
 use crate::session::SessionStatistics;
 
 /// One connection, driven by the task that owns it.
@@ -47,6 +48,8 @@ pub struct Connection<L> {
     /// Whether a message was taken since the clock was told.
     taken: bool,
     close_timeout: Duration,
+    /// Its place among those of its IP address, where it was accepted.
+    pub(crate) slot: Option<Slot>,
 }
 
 impl<L: Link> Connection<L> {
@@ -67,6 +70,7 @@ impl<L: Link> Connection<L> {
             controls: 0,
             taken: false,
             close_timeout: config.close_timeout,
+            slot: None,
             link,
         };
         if connection.envelope.is_some() {
@@ -98,7 +102,7 @@ impl<L: Link> Connection<L> {
     {
         config.validate()?;
         let address: Address = address.parse()?;
-        let link_config = LinkConfig::from(config).for_address(&address)?;
+        let link_config = LinkConfig::from(config).for_connect(&address)?;
         let link = connect(transports, &address, &link_config, config.connect_timeout).await?;
         Ok(Self::new(link, &link_config.session))
     }
@@ -204,10 +208,10 @@ impl<L: Link> Connection<L> {
 
     #[cold]
     fn expired(&self, due: Due) -> Error {
-        let reason = if due == Due::Idle {
-            CloseReason::Idle
-        } else {
-            CloseReason::Heartbeat
+        let reason = match due {
+            Due::Idle => CloseReason::Idle,
+            Due::Silent => CloseReason::Silent,
+            _ => CloseReason::Heartbeat,
         };
         reason.to_error("receive from").peer(&self.info().peer)
     }

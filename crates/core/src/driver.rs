@@ -4,6 +4,7 @@
 mod beside;
 mod ending;
 mod output;
+mod restraint;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,11 +34,13 @@ use crate::link::Link;
 use crate::message::Message;
 use crate::out_queue::OutQueue;
 use crate::outbox::{Command, Hold};
+use crate::protection::Pace;
 use crate::requests::{self, Request, Serving};
 use crate::session::Session;
 use crate::statistics::{Counters, SAMPLE, add};
 use crate::ticker;
-use crate::turn::{self, Pace};
+use crate::turn::{self, Looks};
+use restraint::Stall;
 
 /// Of the batches of a busy connection, one in so many is timed: a look at the clock takes as long
 /// as several messages.
@@ -63,7 +66,7 @@ pub(crate) struct Driver<L, H> {
     /// How long the last one took that was timed, how often that lets the next ones look at the time,
     /// and the messages handled since.
     latency: Duration,
-    pace: Pace,
+    looks: Looks,
     unmeasured: u64,
     batch_messages: u64,
     /// When this connection's turn on its thread began, or was first looked at, and what it has
@@ -92,6 +95,11 @@ pub(crate) struct Driver<L, H> {
     keep: Option<Keep>,
     keeps: bool,
     close_timeout: Duration,
+    /// How quickly the peer may send, where that is limited.
+    pace: Option<Box<Pace>>,
+    /// What waits for a peer that reads slowly.
+    stall: Option<Stall>,
+    slow_timeout: Option<Duration>,
 }
 
 impl<L: Link, H: Handler> Driver<L, H> {
@@ -103,8 +111,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
         config: &SessionConfig,
     ) -> Self {
         let envelope = link.info().envelope.then(Reader::default);
+        let mut clock = Clock::new(config, envelope.is_some());
+        clock.set_old(session.expires());
         Self {
-            clock: Clock::new(config, envelope.is_some()),
+            clock,
             envelope,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -112,7 +122,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             timed: true,
             batches: 0,
             latency: Duration::ZERO,
-            pace: Pace::default(),
+            looks: Looks::default(),
             unmeasured: 0,
             batch_messages: 0,
             turn_since: None,
@@ -130,6 +140,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             keep: None,
             keeps: false,
             close_timeout: config.close_timeout,
+            pace: Pace::new(&config.limits),
+            stall: None,
+            slow_timeout: config.limits.slow_reader_timeout,
             link,
             session,
             handler,
@@ -196,7 +209,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
             loop {
                 let turn_since = self.turn_since.filter(|_| !self.waited);
-                let mut batch = Inbox::new(inbox, session, turn_since, self.pace);
+                let mut batch = Inbox::new(inbox, session, turn_since, self.looks);
                 let result = {
                     let mut call = pin!(handler.on_batch(session, &mut batch));
                     poll_fn(|cx| match call.as_mut().poll(cx) {
@@ -378,14 +391,27 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(CloseReason::from_error(error)));
                 }
-                written => self.idle = written.is_ready(),
+                Poll::Ready(Ok(())) => self.idle = true,
+                Poll::Pending => {
+                    self.idle = false;
+                    if self.is_slow_reader() {
+                        return Poll::Ready(Err(CloseReason::SlowReader));
+                    }
+                }
             }
         }
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
             return Poll::Ready(Err(reason));
         }
+        let mut held = self.clogged;
+        if self.pace.is_some() {
+            match self.poll_pace(cx, messages, inbox.received()) {
+                Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
+                paused => held |= paused.is_pending(),
+            }
+        }
         let waits = inbox.is_at_rest() && self.link.would_wait(cx);
-        let filled = if self.clogged || waits {
+        let filled = if held || waits {
             Poll::Pending
         } else {
             self.link.poll_fill(cx, inbox)

@@ -371,6 +371,11 @@ fn is_tls(length: u64) -> bool {
     (0x1603_0000..0x1603_0400).contains(&length)
 }
 
+/// Whether a length is what a PROXY header begins with, in either version.
+fn is_proxy(length: u64) -> bool {
+    [*b"PROX", *b"\r\n\r\n"].contains(&u32::try_from(length).unwrap_or(0).to_be_bytes())
+}
+
 impl From<WireError> for Error {
     /// An error of the peer's bytes; for our own message, change the action and the blame.
     fn from(error: WireError) -> Self {
@@ -382,6 +387,9 @@ impl From<WireError> for Error {
         match error {
             WireError::MessageTooLarge { length, .. } if is_tls(length) => failed
                 .advice("these are the first bytes of TLS: the peer uses tls:// on a plain port"),
+            WireError::MessageTooLarge { length, .. } if is_proxy(length) => failed.advice(
+                "these are the first bytes of the PROXY protocol: name the proxy, as in ?proxies=10.0.0.1",
+            ),
             _ => failed,
         }
         .caused_by(error)

@@ -11,7 +11,7 @@ use crate::message::MessageRef;
 use crate::outgoing::Outgoing;
 use crate::session::Session;
 use crate::sync::AtomicBool;
-use crate::turn::{self, Pace};
+use crate::turn::{self, Looks};
 
 /// The messages that have come and are not handled yet, in order, as
 /// [`Handler::on_batch`](crate::Handler::on_batch) gets them.
@@ -21,7 +21,7 @@ pub struct Inbox<'a> {
     one: Option<MessageRef<'a>>,
     stopped: &'a AtomicBool,
     taken: u64,
-    pace: Pace,
+    looks: Looks,
     /// When the connection's turn on its thread began, or was first looked at.
     pub(crate) turn_since: Option<Instant>,
     /// Why there were no more messages, once that was so.
@@ -51,14 +51,14 @@ impl<'a> Inbox<'a> {
         queue: &'a mut InQueue,
         session: &'a Session,
         turn_since: Option<Instant>,
-        pace: Pace,
+        looks: Looks,
     ) -> Self {
         Self {
             queue: Some(queue),
             one: None,
             stopped: session.stopped(),
             taken: 0,
-            pace,
+            looks,
             turn_since,
             end: None,
         }
@@ -70,7 +70,7 @@ impl<'a> Inbox<'a> {
             one: Some(message),
             stopped: session.stopped(),
             taken: 0,
-            pace: Pace::default(),
+            looks: Looks::default(),
             turn_since: None,
             end: None,
         }
@@ -127,7 +127,7 @@ impl<'a> Inbox<'a> {
     {
         let mut outgoing = Outgoing::new(session);
         let mut frames = self.frames();
-        outgoing.limit(self.pace.left(self.taken));
+        outgoing.limit(self.looks.left(self.taken));
         loop {
             // `work` is called in one place, so that it becomes part of this loop
             let message = match outgoing.may_go_on().then(|| frames.next()).flatten() {
@@ -147,7 +147,7 @@ impl<'a> Inbox<'a> {
                         return Ok(());
                     };
                     frames = self.frames();
-                    outgoing.limit(self.pace.left(self.taken));
+                    outgoing.limit(self.looks.left(self.taken));
                     match found {
                         Found::One(message) => message,
                         Found::At(place) => self.at(place).unwrap_or_default(),
@@ -203,7 +203,7 @@ impl<'a> Inbox<'a> {
     /// The place of the next message, where nothing stands in the way and it is quick to find.
     #[inline(always)]
     fn next_quick(&mut self) -> Option<Place> {
-        if self.pace.looks(self.taken) || self.stopped.load(Relaxed) {
+        if self.looks.are_due(self.taken) || self.stopped.load(Relaxed) {
             return None;
         }
         let place = self.queue.as_deref_mut()?.next_quick()?;
@@ -220,7 +220,7 @@ impl<'a> Inbox<'a> {
             self.end = Some(End::Nothing);
             return self.one.take().map(Found::One);
         };
-        if self.pace.looks(self.taken) && turn::is_over(&mut self.turn_since) {
+        if self.looks.are_due(self.taken) && turn::is_over(&mut self.turn_since) {
             self.end = Some(End::Turn);
             return None;
         }

@@ -11,9 +11,10 @@ use std::task::{Context, Poll};
 
 use crate::address::Address;
 use crate::config::LinkConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
+use crate::protection::Introduced;
 pub use identity::{PeerCertificate, TlsInfo};
 
 /// Where messages come from.
@@ -72,6 +73,20 @@ pub trait Link: Source + Sink + Send + Unpin + 'static {
         true
     }
 
+    /// Reads what the proxy that opened this link says about the client, before anything else: from
+    /// then on the client is the peer, as [`read_proxy_header`](crate::read_proxy_header) does it.
+    /// The caller sets the deadline, and has checked that the proxy is to be trusted.
+    ///
+    /// # Errors
+    /// What was wrong with it. [`ErrorKind::InvalidArgument`] where the transport has no such thing,
+    /// which is the default.
+    fn learn_client(&mut self) -> impl Future<Output = Result<Introduced>> + Send {
+        let unknown = Error::new(ErrorKind::InvalidArgument, "read the PROXY header of")
+            .peer(&self.info().peer)
+            .because("this transport does not have the PROXY protocol");
+        async { Err(unknown) }
+    }
+
     /// Does the handshake of a link that has been accepted. The caller sets the deadline.
     ///
     /// # Errors
@@ -104,6 +119,18 @@ pub struct LinkInfo {
     pub envelope: bool,
     /// What was agreed on and who the peer is, where TLS is used.
     pub tls: Option<Arc<TlsInfo>>,
+    /// Through which proxy the peer has come, where that has said so in the PROXY protocol.
+    pub proxy: Option<Arc<ProxyInfo>>,
+}
+
+/// The proxy that a client has come through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProxyInfo {
+    /// Where the proxy has connected from.
+    pub proxy: Endpoint,
+    /// Where the client has reached the proxy.
+    pub destination: SocketAddr,
 }
 
 impl LinkInfo {
@@ -119,6 +146,7 @@ impl LinkInfo {
             ordered: true,
             envelope: config.session.envelope,
             tls: None,
+            proxy: None,
         }
     }
 }

@@ -103,6 +103,11 @@ impl Outbox {
         self.high
     }
 
+    /// The bytes at which it has room again.
+    pub(crate) fn low(&self) -> usize {
+        self.low
+    }
+
     /// Bytes that wait to be written, as far as other tasks know.
     pub(crate) fn bytes(&self) -> usize {
         self.foreign_bytes() + self.owned.load(Ordering::Relaxed)
@@ -224,7 +229,10 @@ impl Outbox {
         match (&state.command, &command) {
             (Some(Command::Cut(_)), _) | (Some(Command::Close(_)), Command::Close(_)) => return,
             _ => {
-                let gentle = matches!(command, Command::Close(CloseReason::Shutdown));
+                let gentle = matches!(
+                    command,
+                    Command::Close(CloseReason::Shutdown | CloseReason::MaxAge)
+                );
                 self.stopped.store(!gentle, Ordering::Relaxed);
                 state.command = Some(command);
             }

@@ -21,6 +21,7 @@ use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
 use crate::link::{Bound, Transports};
+use crate::protection::{Addresses, Door};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{self, Workers};
 
@@ -81,7 +82,7 @@ impl Ends {
         };
         Self {
             all: statistics.connections_ended.values().sum(),
-            orderly: count("peer") + count("requested") + count("shutdown"),
+            orderly: count("peer") + count("requested") + count("shutdown") + count("max_age"),
             cut: count("cut"),
         }
     }
@@ -107,6 +108,7 @@ impl<T: Transports> Server<T> {
         }
         let link = LinkConfig::from(&config);
         let mut listening = Vec::new();
+        let addresses = Addresses::new(&config.protection);
         let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
         for text in &config.listen {
             let address: Address = text.parse()?;
@@ -114,7 +116,8 @@ impl<T: Transports> Server<T> {
             let bound = transports.bind(&address, &link, per_worker.len()).await?;
             listening.extend(bound.first().map(|bound| bound.local().clone()));
             for (worker, bound) in per_worker.iter_mut().zip(bound) {
-                worker.push((bound, link.session.clone()));
+                let door = Door::new(&link.protection, &addresses);
+                worker.push((bound, accept::Rules::new(link.session.clone(), door)));
             }
         }
         let shared = Arc::new(Shared {

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     counters: Arc<Counters>,
     runtime: Handle,
     since: Instant,
+    /// When it is as old as it may get.
+    expires: Option<Instant>,
     ended: CancellationToken,
     pub(crate) peer_leaving: AtomicBool,
     /// Whether the link has failed under a handler: its own task sends through the outbox, which is
@@ -133,6 +135,7 @@ impl Session {
             counters,
             runtime: Handle::current(),
             since: Instant::now(),
+            expires: config.limits.expiry(Instant::now()),
             ended: CancellationToken::new(),
             peer_leaving: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
@@ -543,6 +546,20 @@ impl Session {
             messages: messages.wrapping_add(traffic.messages_out.load(Relaxed)),
             bytes: self.0.asks.then(|| traffic.bytes_in.load(Relaxed)),
         }
+    }
+
+    /// When it is as old as it may get.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.0.expires
+    }
+
+    /// Announces the end where the peer understands it, and closes in good order.
+    #[cold]
+    pub(crate) fn expire(&self) {
+        if self.0.info.envelope {
+            self.send_control(Header::GoAway, "as old as a session may get".into());
+        }
+        self.command(Command::Close(CloseReason::MaxAge));
     }
 
     /// Tells the connection's task that it needs a timer again.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::close::CloseReason;
+use crate::protection::Refusals;
 
 /// Threads that count apart from each other; more share.
 const SHARDS: usize = 16;
@@ -32,13 +33,18 @@ pub struct Statistics {
     pub connections_active: u64,
     /// Connections that were accepted or made.
     pub connections_total: u64,
-    /// Connections that were turned away, by reason: `max_connections`, `refused` (by the handler),
-    /// `handshake` (it failed), `handshake_timeout`.
+    /// Connections that were turned away, by reason: `max_connections`, `per_ip` and
+    /// `connection_rate` (too many, or too quickly, of one address), `denied` (by the lists),
+    /// `no_proxy` and `proxy_header` (where a proxy must speak first), `handshake` (it failed),
+    /// `handshake_timeout`, `refused` (by the handler).
     pub connections_refused: BTreeMap<&'static str, u64>,
     /// Connections that have ended, by reason; see [`CloseReason::label`].
     pub connections_ended: BTreeMap<&'static str, u64>,
     /// Failures to accept or to connect.
     pub connect_errors: u64,
+    /// How often a session was not read from for a while, because its peer sent more than
+    /// [its rate](crate::config::SessionLimits::messages_per_second) allows.
+    pub rate_pauses: u64,
     /// Messages received.
     pub messages_in: u64,
     /// Messages written to the transport.
@@ -121,7 +127,8 @@ pub(crate) struct Counters {
     own: [Shard; SHARDS],
     active: AtomicUsize,
     total: AtomicU64,
-    over_cap: AtomicU64,
+    pub(crate) refusals: Refusals,
+    rate_pauses: AtomicU64,
     refused: AtomicU64,
     handshake: AtomicU64,
     handshake_timeout: AtomicU64,
@@ -178,7 +185,8 @@ impl Counters {
             own: Default::default(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
-            over_cap: AtomicU64::new(0),
+            refusals: Refusals::new(),
+            rate_pauses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             handshake: AtomicU64::new(0),
             handshake_timeout: AtomicU64::new(0),
@@ -201,16 +209,16 @@ impl Counters {
 
     /// Takes one of the `max` places of connections, for one that is not open yet.
     pub(crate) fn admit(&self, max: usize) -> bool {
-        let admitted = self
-            .active
+        self.active
             .try_update(Relaxed, Relaxed, |active| {
                 (active < max).then_some(active + 1)
             })
-            .is_ok();
-        if !admitted {
-            self.over_cap.fetch_add(1, Relaxed);
-        }
-        admitted
+            .is_ok()
+    }
+
+    /// A session is not read from for a while.
+    pub(crate) fn paused(&self) {
+        self.rate_pauses.fetch_add(1, Relaxed);
     }
 
     /// A connection that was admitted is open.
@@ -352,7 +360,6 @@ impl Counters {
         let ended = CloseReason::LABELS.iter().zip(&self.ended);
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         let refused = [
-            ("max_connections", &self.over_cap),
             ("refused", &self.refused),
             ("handshake", &self.handshake),
             ("handshake_timeout", &self.handshake_timeout),
@@ -360,12 +367,16 @@ impl Counters {
         Statistics {
             connections_active: self.active() as u64,
             connections_total: load(&self.total),
-            connections_refused: refused.iter().map(|(k, v)| (*k, load(v))).collect(),
+            connections_refused: {
+                let refused = refused.iter().map(|(k, v)| (*k, load(v)));
+                refused.chain(self.refusals.counts()).collect()
+            },
             connections_ended: ended
                 .map(|(k, v)| (*k, load(v)))
                 .filter(|(_, v)| *v > 0)
                 .collect(),
             connect_errors: load(&self.connect_errors),
+            rate_pauses: load(&self.rate_pauses),
             messages_in: totals[0],
             messages_out: totals[1],
             bytes_in: totals[2],
@@ -440,7 +451,6 @@ mod tests {
             (s.connections_active, s.connections_total, s.queued_bytes),
             (2, 3, 7)
         );
-        assert_eq!(s.connections_refused["max_connections"], 1);
         assert_eq!(s.connections_ended["idle"], 1);
     }
 

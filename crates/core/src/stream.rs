@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::in_queue::InQueue;
 use crate::link::{Link, LinkInfo, Sent, Sink, Source};
 use crate::out_queue::{Encoding, OutQueue};
+use crate::protection::{Introduced, read_proxy_header};
 
 /// Slices per vectored write.
 const SLICES: usize = 64;
@@ -38,6 +39,11 @@ impl<T> StreamLink<T> {
     /// The stream, how messages are told apart on it, and what is known about it.
     pub fn into_parts(self) -> (T, Framing, LinkInfo) {
         (self.io, self.framing, self.info)
+    }
+
+    /// The stream, and what is known about it, for what comes before the first message.
+    pub fn parts_mut(&mut self) -> (&mut T, &mut LinkInfo) {
+        (&mut self.io, &mut self.info)
     }
 
     /// The stream below.
@@ -117,5 +123,9 @@ impl<T: AsyncWrite + Unpin> Sink for StreamLink<T> {
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link for StreamLink<T> {
     fn info(&self) -> &LinkInfo {
         &self.info
+    }
+
+    async fn learn_client(&mut self) -> Result<Introduced> {
+        read_proxy_header(&mut self.io, &mut self.info).await
     }
 }

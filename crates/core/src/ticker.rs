@@ -5,6 +5,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::session::{Session, WeakSession};
 
 /// How often it looks.
@@ -63,7 +65,9 @@ fn run() {
             None => false,
             Some(session) => {
                 let now = session.activity();
-                let busy = now.since(std::mem::replace(&mut watched.seen, now));
+                let moved = now.since(std::mem::replace(&mut watched.seen, now));
+                // one that is too old sets its timer again as well, which tells it
+                let busy = moved && session.expires().is_none_or(|at| Instant::now() < at);
                 if !busy {
                     session.set_quiet();
                 }

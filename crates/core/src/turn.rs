@@ -7,22 +7,22 @@ use tokio::time::Instant;
 
 const TURN: Duration = Duration::from_millis(1);
 
-/// After how many messages of a batch to look at the time.
+/// After how many messages of a batch each look at the time comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pace(u64);
+pub(crate) struct Looks(u64);
 
-impl Default for Pace {
+impl Default for Looks {
     fn default() -> Self {
         Self::SLOW
     }
 }
 
-impl Pace {
+impl Looks {
     /// In powers of two.
     const SLOW: Self = Self(64);
     const QUICK: Self = Self(256);
 
-    /// The pace of a connection whose last batch of `messages` has taken `time`: a look at the clock
+    /// Those of a connection whose last batch of `messages` has taken `time`: a look at the clock
     /// takes as long as several messages that are handled in no time.
     pub(crate) fn of(messages: u64, time: Duration) -> Self {
         let each = time.as_nanos() / u128::from(messages.max(1));
@@ -41,7 +41,7 @@ impl Pace {
 
     /// Whether to look before the next message, after `taken`.
     #[inline(always)]
-    pub(crate) fn looks(self, taken: u64) -> bool {
+    pub(crate) fn are_due(self, taken: u64) -> bool {
         taken & (self.0 - 1) == 0 && taken > 0
     }
 }
@@ -59,15 +59,15 @@ mod tests {
 
     #[test]
     fn quick_handlers_look_at_the_time_less_often() {
-        let looks = |pace: Pace| (0..=1024).filter(|taken| pace.looks(*taken)).count();
-        let slow = Pace::of(100, Duration::from_micros(100));
-        assert_eq!((slow, looks(slow)), (Pace::default(), 16));
-        let quick = Pace::of(100, Duration::from_micros(10));
-        assert_eq!(looks(quick), 4);
+        let count = |looks: Looks| (0..=1024).filter(|taken| looks.are_due(*taken)).count();
+        let slow = Looks::of(100, Duration::from_micros(100));
+        assert_eq!((slow, count(slow)), (Looks::default(), 16));
+        let quick = Looks::of(100, Duration::from_micros(10));
+        assert_eq!(count(quick), 4);
         assert_eq!(
             (quick.left(0), quick.left(255), quick.left(256)),
             (256, 1, 256)
         );
-        assert_eq!(Pace::of(0, Duration::MAX), slow);
+        assert_eq!(Looks::of(0, Duration::MAX), slow);
     }
 }

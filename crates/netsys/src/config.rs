@@ -55,7 +55,7 @@ pub struct Overrides {
     ///
     /// tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as
-    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls).
+    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, allow, deny, proxies).
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 

@@ -65,6 +65,17 @@ idle_timeout = "off"
 close_timeout = "250ms"
 request_timeout = "7s"
 
+[server.session.limits]
+hello_timeout = "off"
+first_byte_timeout = "20s"
+slow_reader_timeout = "off"
+max_age = "1h"
+max_age_jitter = 0.5
+messages_per_second = 10
+bytes_per_second = 1000
+rate_burst = "2s"
+rate_exceeded = "close"
+
 [server.session.outbox]
 high = 5000
 low = 1000
@@ -92,6 +103,15 @@ alpn = ["chat/2"]
 min_version = "1.3"
 resumption = false
 reload_interval = "off"
+
+[server.protection]
+max_connections_per_ip = 9
+connections_per_second_per_ip = 8
+connection_burst_per_ip = 7
+exempt = ["10.0.0.1"]
+allow = ["127.0.0.0/8", "2001:db8::/32"]
+deny = ["10.9.0.0/16"]
+proxies = []
 "#;
 
 #[test]

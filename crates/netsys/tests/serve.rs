@@ -26,6 +26,17 @@ fn upper_sends_them_back_in_upper_case() {
 }
 
 #[test]
+fn refusals_are_told_by_their_reason() {
+    let listen = "tcp://127.0.0.1:0?deny=127.0.0.0/8";
+    let mut server = Server::start_with(&["--listen", listen, "--stats-interval", "20ms"]);
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let read = stream.read(&mut [0]);
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let event = server.event(|event| event["connections_refused"]["denied"] == 1);
+    assert_eq!(event["connections_total"], 0);
+}
+
+#[test]
 fn discard_reads_and_says_nothing() {
     let mut server = Server::start(&["--mode", "discard", "--stats-interval", "20ms"]);
     let (out, _) = ended(&server.connect(&[], b"one\ntwo\n"), 0);

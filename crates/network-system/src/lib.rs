@@ -82,11 +82,11 @@ pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
-    Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency,
-    Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
-    OutQueue, Outcome, Outgoing, PeerCertificate, Request, Result, Sending, Sent, Session,
-    SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, TlsInfo, Transports,
-    Workers, ZERO_COPY, config, wire,
+    Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Introduced,
+    Latency, Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef,
+    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, ProxyInfo, Request, Result, Sending,
+    Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink,
+    TlsInfo, Transports, Workers, ZERO_COPY, config, read_proxy_header, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 

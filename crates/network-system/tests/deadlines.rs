@@ -106,6 +106,7 @@ async fn a_peer_that_never_reads_is_silent() {
     let (ended, mut ends) = mpsc::unbounded_channel();
     let server = Server::builder()
         .listen("memory://never-reads")
+        .slow_reader_timeout(None)
         .on_connect(|session| {
             session.set(Instant::now());
         })

@@ -154,12 +154,38 @@ async fn the_python_peers_in_the_protocol_work() {
 /// A row of the table is as good as its test.
 #[test]
 fn the_tests_that_the_features_name_exist() {
+    let features = include_str!("../../../docs/FEATURES.md");
+    // row, promise, where, test, status
+    let named = named_tests(features, 4);
+    assert!(named > 50, "only {named} tests are named");
+    for row in features.lines().filter(|row| row.ends_with("| done |")) {
+        let tests = row.split('|').nth(4).unwrap_or_default();
+        assert!(tests.contains('`'), "done without a test: {row}");
+    }
+}
+
+/// A limit that no test trips may be none.
+#[test]
+fn the_tests_that_the_limits_name_exist() {
+    let limits = include_str!("../../../docs/LIMITS.md");
+    // limit, default, code, key, label, test
+    let named = named_tests(limits, 6);
+    assert!(named > 40, "only {named} tests are named");
+    let rows = limits
+        .lines()
+        .filter(|row| row.starts_with("| ") && !row.starts_with("| Limit"));
+    for row in rows {
+        let tests = row.split('|').nth(6).unwrap_or_default();
+        assert!(tests.contains(".rs`: `"), "no test trips {row}");
+    }
+}
+
+/// Fails unless there are all tests in this column of the tables; how many there are.
+fn named_tests(document: &str, column: usize) -> usize {
     let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut named = 0;
-    let rows = include_str!("../../../docs/FEATURES.md").lines();
-    for row in rows.filter(|row| row.starts_with("| ")) {
-        // row, promise, where, test, status
-        let tests = row.split('|').nth(4).unwrap_or_default();
+    for row in document.lines().filter(|row| row.starts_with("| ")) {
+        let tests = row.split('|').nth(column).unwrap_or_default();
         let mut file = String::new();
         for word in tests.split('`').skip(1).step_by(2) {
             if word.ends_with(".rs") {
@@ -170,8 +196,6 @@ fn the_tests_that_the_features_name_exist() {
                 assert!(exists, "there is no test {word}, in the row {row}");
             }
         }
-        let done = row.ends_with("| done |");
-        assert!(!done || tests.contains('`'), "done without a test: {row}");
     }
-    assert!(named > 50, "only {named} tests are named");
+    named
 }

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
 use network_system_core::{
-    Address, Bound, Encoding, InQueue, Link, LinkInfo, Listener, Memory, MemoryBound,
+    Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
     MemoryListener, OutQueue, Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
@@ -155,6 +155,10 @@ impl Link for AnyLink {
 
     fn is_open(&self) -> bool {
         each!(self, link => link.is_open())
+    }
+
+    async fn learn_client(&mut self) -> Result<Introduced> {
+        each!(self, link => link.learn_client().await)
     }
 
     async fn open(self) -> Result<Self> {

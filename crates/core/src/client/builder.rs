@@ -14,7 +14,8 @@ use super::{Client, ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{
-    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, TlsClientConfig,
+    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, SessionLimits,
+    TlsClientConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -231,6 +232,13 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         self
     }
 
+    /// What the session puts up with from the server, in place of all such settings. Default: the
+    /// greeting of the envelope must come within 10 s.
+    pub fn limits(mut self, limits: SessionLimits) -> Self {
+        self.config.session.limits = limits;
+        self
+    }
+
     /// Probes a silent server at this interval, and gives up after `missed` unanswered probes.
     /// Default: 30 s, 2.
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>, missed: u32) -> Self {
@@ -248,7 +256,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
         let mut addresses = Vec::new();
         for text in &config.addresses {
             let address: Address = text.parse()?;
-            let link = link.for_address(&address)?;
+            let link = link.for_connect(&address)?;
             addresses.push((address, link));
         }
         if addresses.is_empty() {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig, TlsServerConfig,
+    ClientConfig, ProtectionConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig,
+    TlsServerConfig,
 };
 use crate::error::Result;
 
@@ -20,6 +21,8 @@ pub struct LinkConfig {
     pub tls_server: Arc<TlsServerConfig>,
     /// TLS where links are made.
     pub tls_client: Arc<TlsClientConfig>,
+    /// Who may connect, and through which proxies, where links are accepted.
+    pub protection: ProtectionConfig,
 }
 
 impl From<&ServerConfig> for LinkConfig {
@@ -28,6 +31,7 @@ impl From<&ServerConfig> for LinkConfig {
             session: config.session.clone(),
             socket: config.socket.clone(),
             tls_server: Arc::new(config.tls.clone()),
+            protection: config.protection.clone(),
             ..Self::default()
         }
     }
@@ -45,13 +49,22 @@ impl From<&ClientConfig> for LinkConfig {
 }
 
 impl LinkConfig {
-    /// Applies the query of an address: `framing`, `envelope`, `max_message` and `tls`.
+    /// Applies the query of an address: `framing`, `envelope`, `max_message` and `tls`; for
+    /// listeners also `allow`, `deny` and `proxies`, each as networks with commas between them.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument), pointing at the part that is
     /// wrong.
     pub fn for_address(&self, address: &crate::Address) -> Result<Self> {
-        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
+        address.check_query(&[
+            "framing",
+            "envelope",
+            "max_message",
+            "tls",
+            "allow",
+            "deny",
+            "proxies",
+        ])?;
         let mut config = self.clone();
         if let Some(framing) = address.parse_query("framing")? {
             config.session.framing = framing;
@@ -67,7 +80,25 @@ impl LinkConfig {
         } else if let Some(tls) = address.parse_query("tls")? {
             config.tls = tls;
         }
+        let protection = &mut config.protection;
+        for (key, list) in [
+            ("allow", &mut protection.allow),
+            ("deny", &mut protection.deny),
+            ("proxies", &mut protection.proxies),
+        ] {
+            if let Some(networks) = address.parse_query(key)? {
+                *list = networks;
+            }
+        }
         config.session.validate("")?;
+        Ok(config)
+    }
+
+    /// As [`for_address`](Self::for_address), for an address to connect to: what only a listener can
+    /// do is an error and not ignored.
+    pub(crate) fn for_connect(&self, address: &crate::Address) -> Result<Self> {
+        let config = self.for_address(address)?;
+        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
         Ok(config)
     }
 }

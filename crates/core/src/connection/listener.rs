@@ -1,5 +1,7 @@
 //! Accepts connections for the coroutine level: [`ConnectionListener`].
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,6 +11,7 @@ use crate::address::Address;
 use crate::config::{LinkConfig, ServerConfig, SessionConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Bound, Link, Listener, Transports};
+use crate::protection::{Addresses, Door, Knock, Refusal, Refusals, Slot, Unopened};
 use crate::worker;
 
 /// Accepts connections that you drive.
@@ -16,13 +19,18 @@ pub struct ConnectionListener<T: Transports> {
     listener: <T::Bound as Bound>::Listener,
     address: Address,
     session: SessionConfig,
+    door: Arc<Door>,
+    refusals: Arc<Refusals>,
     handshakes: Handshakes<T::Link>,
 }
 
+/// A link that is open, and its place among those of its address.
+type Opened<L> = (L, Option<Slot>);
+
 /// The links whose handshakes go on beside the accepting.
 struct Handshakes<L> {
-    sender: mpsc::UnboundedSender<Option<L>>,
-    done: mpsc::UnboundedReceiver<Option<L>>,
+    sender: mpsc::UnboundedSender<Option<Opened<L>>>,
+    done: mpsc::UnboundedReceiver<Option<Opened<L>>>,
     /// How many there are, and may be.
     running: usize,
     most: usize,
@@ -30,18 +38,28 @@ struct Handshakes<L> {
 }
 
 impl<L: Link> Handshakes<L> {
-    fn start(&mut self, link: L) {
+    fn start(&mut self, link: L, knock: Knock, door: Arc<Door>, refusals: Arc<Refusals>) {
+        let peer = link.info().peer.clone();
         let (sender, timeout) = (self.sender.clone(), self.timeout);
         self.running += 1;
         drop(worker::spawn(Box::pin(async move {
             let opened = tokio::select! {
                 biased;
                 () = sender.closed() => return,
-                opened = tokio::time::timeout(timeout, link.open()) => opened,
+                opened = tokio::time::timeout(timeout, door.open(link, knock)) => opened,
             };
             let opened = match opened {
-                Ok(Ok(link)) => Some(link),
-                Ok(Err(error)) => {
+                Ok(Ok(opened)) => Some(opened),
+                Ok(Err(Unopened::Refused(refusal, peer))) => {
+                    refusals.refuse(refusal, &peer);
+                    None
+                }
+                Ok(Err(Unopened::Header(error))) => {
+                    refusals.refuse(Refusal::ProxyHeader, &peer);
+                    tracing::debug!(%error, "refused");
+                    None
+                }
+                Ok(Err(Unopened::Handshake(error))) => {
                     tracing::debug!(%error, "refused");
                     None
                 }
@@ -56,7 +74,7 @@ impl<L: Link> Handshakes<L> {
     }
 
     /// The next one that is done; `None` for one that has failed.
-    async fn next(&mut self) -> Option<L> {
+    async fn next(&mut self) -> Option<Opened<L>> {
         let done = self.done.recv().await;
         self.running -= 1;
         done.flatten()
@@ -73,8 +91,8 @@ impl<T: Transports> ConnectionListener<T> {
         Self::bind_with(transports, address, &ServerConfig::default()).await
     }
 
-    /// As [`bind`](Self::bind), with settings: those of the session, the socket and TLS, the deadline
-    /// of handshakes, and for the number of handshakes that may go on at once the one of connections.
+    /// As [`bind`](Self::bind), with settings: those of the session, the socket, TLS and its protection, the
+    /// deadline of handshakes, and for the number of handshakes that may go on at once the one of connections.
     ///
     /// # Errors
     /// As `bind`.
@@ -91,11 +109,14 @@ impl<T: Transports> ConnectionListener<T> {
             return Err(Error::new(ErrorKind::Internal, "listen on").peer(&address));
         };
         let address = bound.local().clone();
+        let door = Door::new(&link.protection, &Addresses::new(&config.protection));
         let (sender, done) = mpsc::unbounded_channel();
         Ok(Self {
             listener: bound.start()?,
             address,
             session: link.session,
+            door: Arc::new(door),
+            refusals: Arc::new(Refusals::new()),
             handshakes: Handshakes {
                 sender,
                 done,
@@ -111,6 +132,18 @@ impl<T: Transports> ConnectionListener<T> {
         &self.address
     }
 
+    /// Connections that were turned away by its protection, by reason, as in
+    /// [`Statistics::connections_refused`](crate::Statistics::connections_refused).
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refusals.counts().collect()
+    }
+
+    fn connection(&self, link: T::Link, slot: Option<Slot>) -> Connection<T::Link> {
+        let mut connection = Connection::new(link, &self.session);
+        connection.slot = slot;
+        connection
+    }
+
     /// The next connection. Where connections begin with a handshake it is the next that has done
     /// it: those that fail or are too slow are left out, and hold up nobody else. Cancel-safe.
     ///
@@ -123,15 +156,21 @@ impl<T: Transports> ConnectionListener<T> {
             let link = tokio::select! {
                 biased;
                 done = self.handshakes.next(), if waits => match done {
-                    Some(link) => link,
+                    Some((link, slot)) => return Ok(self.connection(link, slot)),
                     None => continue,
                 },
                 accepted = self.listener.accept(), if more => accepted?,
             };
-            if link.is_open() {
-                return Ok(Connection::new(link, &self.session));
+            match self.door.knock(&link.info().peer) {
+                Ok(Knock::Client(slot)) if link.is_open() => {
+                    return Ok(self.connection(link, slot));
+                }
+                Ok(knock) => {
+                    let (door, refusals) = (self.door.clone(), self.refusals.clone());
+                    self.handshakes.start(link, knock, door, refusals);
+                }
+                Err(refusal) => self.refusals.refuse(refusal, &link.info().peer),
             }
-            self.handshakes.start(link);
         }
     }
 }

@@ -47,6 +47,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             return Poll::Ready(reason);
         }
         let stalled = written.is_pending();
+        if stalled && self.is_slow_reader() {
+            return Poll::Ready(CloseReason::SlowReader);
+        }
         if let Some(inbox) = inbox.filter(|_| self.envelope.is_some() && self.stop.is_none())
             && !matches!(written, Poll::Ready(Err(_)))
         {
@@ -67,6 +70,9 @@ impl<L: Link, H: Handler> Driver<L, H> {
             // what the peer says now waits for the handler, and one that has closed its direction
             // says nothing: no reason to take it for dead
             self.clock.heard(Instant::now());
+        }
+        if self.envelope.is_none() {
+            self.clock.deaf();
         }
         if !stalled {
             // a handler that works without a word is not an idle peer

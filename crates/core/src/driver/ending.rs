@@ -19,6 +19,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             // a shutdown has a deadline of its own, and cuts what is left then
             CloseReason::Shutdown => Duration::MAX,
             CloseReason::Peer if !shared.peer_leaving.load(Relaxed) => self.close_timeout,
+            CloseReason::MaxAge => self.close_timeout,
             _ => return reason,
         };
         if shared.serving.is_idle() {
@@ -122,10 +123,14 @@ impl<L: Link, H: Handler> Driver<L, H> {
             CloseReason::Network(_)
                 | CloseReason::Cut
                 | CloseReason::Overflow
+                | CloseReason::SlowReader
                 | CloseReason::Heartbeat
         );
         if polite {
-            let linger = !matches!(reason, CloseReason::Peer | CloseReason::Idle);
+            let linger = !matches!(
+                reason,
+                CloseReason::Peer | CloseReason::Idle | CloseReason::Silent
+            );
             // a shutdown has a deadline of its own, and cuts what is left then
             let shutdown = matches!(reason, CloseReason::Shutdown);
             let timeout = if shutdown {

@@ -106,7 +106,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             self.sample(now);
             if messages > 0 && self.timed {
                 self.latency = now.saturating_duration_since(self.batch_since);
-                self.pace = Pace::of(messages, self.latency);
+                self.looks = Looks::of(messages, self.latency);
                 self.count_latency();
             }
         }
@@ -144,6 +144,15 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Due::Idle) => return Poll::Ready(CloseReason::Idle),
                 Poll::Ready(Due::Dead) => return Poll::Ready(CloseReason::Heartbeat),
+                Poll::Ready(Due::Silent) => return Poll::Ready(CloseReason::Silent),
+                Poll::Ready(Due::Slow) => {
+                    // else it has read enough since, and has time again
+                    if self.is_slow_reader() {
+                        return Poll::Ready(CloseReason::SlowReader);
+                    }
+                }
+                // a command to itself, which wakes it
+                Poll::Ready(Due::Old) => self.session.expire(),
                 Poll::Ready(Due::Ping) => {
                     self.control(
                         Header::Ping {

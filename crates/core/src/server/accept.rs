@@ -14,6 +14,7 @@ use crate::inbox::Inbox;
 use crate::link::{Bound, Link, Listener};
 use crate::message::MessageRef;
 use crate::outbox::Command;
+use crate::protection::{Door, Knock, Refusal, Slot, Unopened};
 use crate::requests::Request;
 use crate::session::Session;
 use crate::worker;
@@ -23,8 +24,26 @@ use crate::worker;
 const BACKOFF: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A bound address and the settings of the sessions that it accepts.
-pub(super) type Assigned<B> = (B, SessionConfig);
+/// A bound address and the rules for those that it accepts.
+pub(super) type Assigned<B> = (B, Rules);
+
+/// Who is let in by one listener, and the settings of their sessions.
+#[derive(Clone)]
+pub(super) struct Rules(Arc<(SessionConfig, Door)>);
+
+impl Rules {
+    pub(super) fn new(session: SessionConfig, door: Door) -> Self {
+        Self(Arc::new((session, door)))
+    }
+
+    fn session(&self) -> &SessionConfig {
+        &self.0.0
+    }
+
+    fn door(&self) -> &Door {
+        &self.0.1
+    }
+}
 
 /// What every listener needs.
 pub(super) struct Acceptor<H> {
@@ -48,14 +67,14 @@ impl<H> Clone for Acceptor<H> {
 impl<H: Handler> Acceptor<H> {
     /// Starts one accept loop for each address, on this worker or in the current runtime.
     pub(super) fn listen<B: Bound>(&self, assigned: Vec<Assigned<B>>) -> Result<()> {
-        for (bound, config) in assigned {
+        for (bound, rules) in assigned {
             let listener = bound.start()?;
             let acceptor = self.clone();
             // tracked, so that the address is free when a shutdown is over
             let _ = worker::spawn(self.shared.tracker.track_future(async move {
                 let stopping = acceptor.shared.stopping.clone();
                 stopping
-                    .run_until_cancelled(acceptor.accept(listener, Arc::new(config)))
+                    .run_until_cancelled(acceptor.accept(listener, rules))
                     .await;
             }));
         }
@@ -63,13 +82,13 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Accepts for ever.
-    async fn accept<L: Listener>(&self, mut listener: L, config: Arc<SessionConfig>) {
+    async fn accept<L: Listener>(&self, mut listener: L, rules: Rules) {
         let mut wait = BACKOFF;
         loop {
             match listener.accept().await {
                 Ok(link) => {
                     wait = BACKOFF;
-                    self.open(link, &config);
+                    self.open(link, &rules);
                 }
                 Err(error) => {
                     self.shared.counters.connect_error();
@@ -82,53 +101,76 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Starts to drive a new connection, unless there are too many.
-    fn open<L: Link>(&self, link: L, config: &Arc<SessionConfig>) {
+    /// Starts to drive a new connection, unless a rule is against it.
+    fn open<L: Link>(&self, link: L, rules: &Rules) {
         let shared = &self.shared;
+        let refuse = |refusal| shared.counters.refusals.refuse(refusal, &link.info().peer);
+        let knock = match rules.door().knock(&link.info().peer) {
+            Ok(knock) => knock,
+            Err(refusal) => return refuse(refusal),
+        };
         if !shared.counters.admit(self.max_connections) {
-            tracing::debug!(peer = %link.info().peer, "refused: too many connections");
-            return;
+            return refuse(Refusal::MaxConnections);
         }
-        if link.is_open() {
-            self.start(link, config);
-            return;
-        }
-        let (acceptor, config) = (self.clone(), config.clone());
+        let knock = match knock {
+            Knock::Client(slot) if link.is_open() => return self.start(link, slot, rules),
+            knock => knock,
+        };
+        let (acceptor, rules) = (self.clone(), rules.clone());
         // also for a task that ends before it was polled
         let admitted = Admitted(Some(shared.clone()));
         let handshake = Box::pin(async move {
-            if let Some(link) = acceptor.handshake(link).await {
+            if let Some((link, slot)) = acceptor.handshake(link, knock, &rules).await {
                 admitted.keep();
-                acceptor.start(link, &config);
+                acceptor.start(link, slot, &rules);
             }
         });
         let _ = worker::spawn(shared.tracker.track_future(handshake));
     }
 
-    /// Lets the handshake of a new connection be done, in the time that it may take.
-    async fn handshake<L: Link>(&self, link: L) -> Option<L> {
-        let shared = &self.shared;
+    /// Lets everything be done that comes before the first message, in the time that it may take.
+    async fn handshake<L: Link>(
+        &self,
+        link: L,
+        knock: Knock,
+        rules: &Rules,
+    ) -> Option<(L, Option<Slot>)> {
+        let counters = &self.shared.counters;
         let peer = link.info().peer.clone();
-        let opening = tokio::time::timeout(self.handshake_timeout, link.open());
-        let opened = shared.stopping.run_until_cancelled(opening).await?;
+        let opening = rules.door().open(link, knock);
+        let opening = tokio::time::timeout(self.handshake_timeout, opening);
+        let opened = self.shared.stopping.run_until_cancelled(opening).await?;
         let late = opened.is_err();
         let error = match opened {
-            Ok(Ok(link)) => return Some(link),
-            Ok(Err(error)) => error,
-            Err(_) => Error::new(ErrorKind::ConnectionTimeout, "do the handshake with")
-                .peer(peer)
-                .because(format_args!("not done within {:?}", self.handshake_timeout))
-                .advice("the peer is silent or slow, or waits for us to speak first"),
+            Ok(Ok(opened)) => return Some(opened),
+            Ok(Err(Unopened::Refused(refusal, peer))) => {
+                counters.refusals.refuse(refusal, &peer);
+                return None;
+            }
+            Ok(Err(Unopened::Header(error))) => {
+                counters.refusals.refuse(Refusal::ProxyHeader, &peer);
+                error
+            }
+            Ok(Err(Unopened::Handshake(error))) => {
+                counters.no_handshake(late);
+                error
+            }
+            Err(_) => {
+                counters.no_handshake(late);
+                Error::new(ErrorKind::ConnectionTimeout, "do the handshake with")
+                    .peer(peer)
+                    .because(format_args!("not done within {:?}", self.handshake_timeout))
+                    .advice("the peer is silent or slow, or waits for us to speak first")
+            }
         };
-        shared.counters.no_handshake(late);
         tracing::debug!(%error, "refused");
         contain(|| self.handler.on_error(None, &error));
         None
     }
 
-    /// Starts to drive a connection that was admitted.
-    fn start<L: Link>(&self, link: L, config: &Arc<SessionConfig>) {
-        let shared = &self.shared;
+    /// Starts to drive a connection that was admitted, with its place among those of its address.
+    fn start<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) {
+        let (shared, config) = (&self.shared, rules.session());
         shared.counters.opened();
         let info = link.info();
         let session = Session::new(
@@ -148,6 +190,7 @@ impl<H: Handler> Acceptor<H> {
             shared: shared.clone(),
             session: session.clone(),
             reason: None,
+            slot,
         };
         let handler = self.handler.clone();
         let driver = Driver::new(link, session, handler, shared.counters.clone(), config);
@@ -232,6 +275,7 @@ struct Registered {
     shared: Arc<Shared>,
     session: Session,
     reason: Option<CloseReason>,
+    slot: Option<Slot>,
 }
 
 impl Drop for Registered {
@@ -243,6 +287,7 @@ impl Drop for Registered {
         });
         tracing::debug!(session = ?self.session, %reason, "disconnected");
         self.shared.sessions.remove(self.session.id());
+        drop(self.slot.take());
         self.shared.counters.disconnect(&reason);
         self.session.set_ended();
     }

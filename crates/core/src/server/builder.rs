@@ -1,5 +1,7 @@
 //! How a server is configured: [`ServerBuilder`].
 
+mod protection;
+
 use std::time::Duration;
 
 use network_system_wire::Framing;

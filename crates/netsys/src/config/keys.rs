@@ -44,6 +44,9 @@ const COUNT: &str = "a whole number, at least 1";
 const SWITCH: &str = "true or false";
 const DURATION: &str = "a duration in quotes, such as \"10s\" or \"1m 30s\"";
 const FILES: &str = "a list of files in PEM form, such as [\"/etc/tls/ca.pem\"]";
+const NETWORKS: &str =
+    "a list of networks and addresses, such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
+const RATE: &str = "a whole number; 0 is no limit";
 const OPTIONAL: &str = "a duration in quotes, such as \"30s\", or \"off\"";
 
 /// In the order of the file; the keys of one table stand together, before those of its subtables.
@@ -124,6 +127,51 @@ const KEYS: &[Key] = &[
         "server.session.request_timeout",
         "How long a request to a peer may take.",
         DURATION,
+    ),
+    key(
+        "server.session.limits.hello_timeout",
+        "Closes peers that do not send the greeting of the envelope in this time.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.limits.first_byte_timeout",
+        "Closes plain peers that do not say anything in this time after they have connected.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.limits.slow_reader_timeout",
+        "Closes peers that take less than outbox.low bytes in this time, while more wait.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.limits.max_age",
+        "Ends connections of this age, in good order.",
+        OPTIONAL,
+    ),
+    key(
+        "server.session.limits.max_age_jitter",
+        "How much of max_age is left out at random, so that not all end together.",
+        "a number from 0.0 to 1.0",
+    ),
+    key(
+        "server.session.limits.messages_per_second",
+        "Messages that one connection may send per second, in the long run.",
+        RATE,
+    ),
+    key(
+        "server.session.limits.bytes_per_second",
+        "Bytes that one connection may send per second, in the long run.",
+        RATE,
+    ),
+    key(
+        "server.session.limits.rate_burst",
+        "For how long a connection may send as fast as it can after a silence.",
+        DURATION,
+    ),
+    key(
+        "server.session.limits.rate_exceeded",
+        "What happens when a connection sends more: nothing is read for a while, or it is closed.",
+        "\"wait\" or \"close\"",
     ),
     key(
         "server.session.outbox.high",
@@ -225,6 +273,42 @@ const KEYS: &[Key] = &[
         "server.tls.reload_interval",
         "How often it is looked, while connections come, whether the files have changed.",
         OPTIONAL,
+    ),
+    key(
+        "server.protection.max_connections_per_ip",
+        "Connections of one IP address (of IPv6: of one /64) at most.",
+        RATE,
+    ),
+    key(
+        "server.protection.connections_per_second_per_ip",
+        "New connections of one IP address per second, in the long run.",
+        RATE,
+    ),
+    key(
+        "server.protection.connection_burst_per_ip",
+        "New connections of one IP address at once.",
+        COUNT,
+    ),
+    key(
+        "server.protection.exempt",
+        "Networks without limits per IP address.",
+        NETWORKS,
+    ),
+    key(
+        "server.protection.allow",
+        "Networks that may connect; an empty list is everybody. Also ?allow=… of one address.",
+        NETWORKS,
+    ),
+    key(
+        "server.protection.deny",
+        "Networks that may not connect, allowed or not. Also ?deny=… of one address.",
+        NETWORKS,
+    ),
+    key(
+        "server.protection.proxies",
+        "Proxies in front, which say in the PROXY protocol who the client is; where there are any, \
+         nobody else may connect. Also ?proxies=… of one address.",
+        NETWORKS,
     ),
 ];
 

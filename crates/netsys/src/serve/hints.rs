@@ -16,6 +16,13 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
     let Ok((address, link)) = address::parse(first, &server.session, &server.socket) else {
         return String::new();
     };
+    let proxies = match address.query("proxies") {
+        Some(_) => &link.protection.proxies,
+        None => &server.protection.proxies,
+    };
+    if !proxies.is_empty() && matches!(address.scheme(), "tcp" | "tls") {
+        return format!("only these proxies may connect: {proxies}\nCtrl-C ends the server.\n");
+    }
     let mut text = String::from("try it from another terminal:\n");
     let url = quoted(&reachable(&address, &link));
     let trust = trust(settings, address::is_secure(&address, &link));

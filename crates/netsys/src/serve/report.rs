@@ -29,8 +29,9 @@ enum Style {
     Quiet,
 }
 
-/// What must have changed for another plain line: active, total and ended connections, messages.
-type Moved = (u64, u64, u64, u64);
+/// What must have changed for another plain line: active, total, ended and refused
+/// connections, messages.
+type Moved = (u64, u64, u64, u64, u64);
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -70,6 +71,7 @@ struct Figures<'a> {
     connections_refused: &'a BTreeMap<&'static str, u64>,
     connections_ended: &'a BTreeMap<&'static str, u64>,
     connect_errors: u64,
+    rate_pauses: u64,
     messages_in: u64,
     messages_out: u64,
     bytes_in: u64,
@@ -105,6 +107,7 @@ impl<'a> From<&'a Statistics> for Figures<'a> {
             connections_refused: &s.connections_refused,
             connections_ended: &s.connections_ended,
             connect_errors: s.connect_errors,
+            rate_pauses: s.rate_pauses,
             messages_in: s.messages_in,
             messages_out: s.messages_out,
             bytes_in: s.bytes_in,
@@ -188,6 +191,7 @@ impl Reporter {
                     s.connections_active,
                     s.connections_total,
                     ended,
+                    s.connections_refused.values().sum(),
                     s.messages_in,
                 );
                 if self.last.replace(moved).unwrap_or_default() != moved {
@@ -280,7 +284,26 @@ fn one_line(s: &Statistics) -> String {
     if s.messages_dropped > 0 {
         line += &format!(" | {} dropped", count(s.messages_dropped as f64));
     }
+    if let Some(refused) = refused(s) {
+        line += &format!(" | {refused}");
+    }
     line + &format!(" | {}", duration(Duration::from_secs(s.uptime.as_secs())))
+}
+
+/// How many connections were refused, and why; `None` when none was.
+fn refused(s: &Statistics) -> Option<String> {
+    let mut reasons: Vec<_> = s
+        .connections_refused
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .collect();
+    reasons.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let total: u64 = reasons.iter().map(|(_, n)| **n).sum();
+    let reasons = reasons
+        .iter()
+        .map(|(reason, n)| format!("{reason} {}", count(**n as f64)));
+    let reasons: Vec<String> = reasons.collect();
+    (total > 0).then(|| format!("{} refused ({})", count(total as f64), reasons.join(", ")))
 }
 
 /// What the server has done in its life.
@@ -295,8 +318,9 @@ fn totals(s: &Statistics) -> String {
     } else {
         format!(" ({})", ended.join(", "))
     };
+    let refused = refused(s).map_or_else(String::new, |refused| format!(", {refused}"));
     format!(
-        "in {}: {}{ended}, {} in ({}), {} out ({})",
+        "in {}: {}{ended}{refused}, {} in ({}), {} out ({})",
         duration(s.uptime),
         several(s.connections_total, "connection"),
         several(s.messages_in, "message"),
@@ -323,6 +347,11 @@ mod tests {
         statistics.messages_dropped = 3;
         statistics.latency.count = 1;
         assert!(one_line(&statistics).ends_with("| p50 0 s p99 0 s | 3 dropped | 0 s"));
+        let refused = [("handshake", 0), ("denied", 2), ("per_ip", 1500)];
+        statistics.connections_refused.extend(refused);
+        let line = one_line(&statistics);
+        let expected = "| 3 dropped | 1.5k refused (per_ip 1.5k, denied 2) | 0 s";
+        assert!(line.ends_with(expected), "{line}");
     }
 
     #[test]

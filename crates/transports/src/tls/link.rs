@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use network_system_core::{
-    Address, Bound, Encoding, Error, InQueue, Link, LinkInfo, Listener, OutQueue, Result, Sent,
-    Sink, Source, StreamLink,
+    Address, Bound, Encoding, Error, InQueue, Introduced, Link, LinkInfo, Listener, OutQueue,
+    Result, Sent, Sink, Source, StreamLink, read_proxy_header,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
@@ -131,6 +131,12 @@ impl Link for TlsLink {
 
     fn is_open(&self) -> bool {
         self.info().tls.is_some()
+    }
+
+    async fn learn_client(&mut self) -> Result<Introduced> {
+        let (stream, info) = self.0.parts_mut();
+        // before TLS begins, and without a byte of it
+        read_proxy_header(stream.io_mut(), info).await
     }
 
     async fn open(self) -> Result<Self> {

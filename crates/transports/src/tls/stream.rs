@@ -67,6 +67,10 @@ impl<T> TlsStream<T> {
         &self.tls
     }
 
+    pub(super) fn io_mut(&mut self) -> &mut T {
+        &mut self.io
+    }
+
     pub(super) fn into_io(self) -> T {
         self.io
     }
