@@ -57,7 +57,7 @@ pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
 pub use requests::Request;
-pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
+pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, ServerState, Sessions};
 pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};
 pub use stream::StreamLink;

@@ -110,7 +110,11 @@ impl<H: Handler> Acceptor<H> {
         let shared = &self.shared;
         let peer = link.info().peer.clone();
         let opening = tokio::time::timeout(self.handshake_timeout, link.open());
-        let opened = shared.stopping.run_until_cancelled(opening).await?;
+        let opened = tokio::select! {
+            biased;
+            opened = opening => opened,
+            () = self.out_of_grace() => return None,
+        };
         let late = opened.is_err();
         let error = match opened {
             Ok(Ok(link)) => return Some(link),
@@ -124,6 +128,14 @@ impl<H: Handler> Acceptor<H> {
         tracing::debug!(%error, "refused");
         contain(|| self.handler.on_error(None, &error));
         None
+    }
+
+    /// When a drain waits no longer for handshakes.
+    async fn out_of_grace(&self) {
+        self.shared.stopping.cancelled().await;
+        if let Some(grace) = self.shared.grace.get() {
+            tokio::time::sleep(grace.most).await;
+        }
     }
 
     /// Starts to drive a connection that was admitted.
@@ -142,7 +154,10 @@ impl<H: Handler> Acceptor<H> {
         shared.sessions.insert(session.clone());
         if shared.stopping.is_cancelled() {
             // the drain may have passed over the table already
-            session.command(Command::Close(CloseReason::Shutdown));
+            match shared.grace.get() {
+                Some(grace) => drop(worker::spawn(grace.farewell(session.clone()))),
+                None => session.command(Command::Close(CloseReason::Shutdown)),
+            }
         }
         let registered = Registered {
             shared: shared.clone(),
@@ -224,6 +239,10 @@ impl<H: Handler> Handler for Admitting<H> {
 
     fn on_error(&self, session: Option<&Session>, error: &Error) {
         self.0.on_error(session, error);
+    }
+
+    fn on_goaway(&self, session: &Session) {
+        self.0.on_goaway(session);
     }
 }
 

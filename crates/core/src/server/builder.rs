@@ -169,6 +169,13 @@ impl<T: Transports, H> ServerBuilder<T, H> {
         self
     }
 
+    /// The time over which a shutdown spreads the ends of its sessions, where there are many; see
+    /// [`ServerConfig::drain_window`]. Default: 2 s.
+    pub fn drain_window(mut self, window: Duration) -> Self {
+        self.config.drain_window = window;
+        self
+    }
+
     /// How messages are delimited. Default: `u32` big-endian length.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.config.session.framing = framing;
