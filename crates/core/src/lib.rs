@@ -49,8 +49,8 @@ pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
 pub use link::{
-    Bound, Endpoint, Link, LinkInfo, Listener, PeerCertificate, Sent, Sink, Source, TlsInfo,
-    Transports,
+    Bound, Endpoint, Link, LinkInfo, Listener, ListeningSocket, PeerCertificate, Sent, Sink,
+    Sockets, Source, TlsInfo, Transports,
 };
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};

@@ -2,6 +2,7 @@
 //! [`Transports`].
 
 mod identity;
+mod sockets;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
 pub use identity::{PeerCertificate, TlsInfo};
+pub use sockets::{ListeningSocket, Sockets};
 
 /// Where messages come from.
 pub trait Source {
@@ -195,7 +197,8 @@ pub trait Transports: Clone + Send + Sync + Default + 'static {
     /// Every address that they take.
     type Bound: Bound<Listener: Listener<Link = Self::Link>>;
 
-    /// Takes `address` for `workers` listeners that share its connections.
+    /// Takes `address` for `workers` listeners that share its connections; more where more sockets
+    /// were [given](LinkConfig::sockets), of which none may be left alone.
     ///
     /// # Errors
     /// [`ErrorKind::BindFailed`](crate::ErrorKind::BindFailed) names the address;

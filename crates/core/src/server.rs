@@ -24,7 +24,7 @@ use crate::address::Address;
 use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
-use crate::link::{Bound, Transports};
+use crate::link::{Bound, Sockets, Transports};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{self, Workers};
 
@@ -41,6 +41,7 @@ pub struct Server<T> {
     workers: Option<Workers>,
     transports: T,
     drain_window: Duration,
+    sockets: Sockets,
 }
 
 /// What the server's handle, its listeners and its connections share.
@@ -114,6 +115,7 @@ impl<T: Transports> Server<T> {
             transports,
             config,
             handler,
+            sockets,
         } = builder;
         config.validate()?;
         if config.listen.is_empty() {
@@ -121,7 +123,10 @@ impl<T: Transports> Server<T> {
                 .because("there is no address to listen on")
                 .advice("call .listen(\"tcp://0.0.0.0:8080\")"));
         }
-        let link = LinkConfig::from(&config);
+        let link = LinkConfig {
+            sockets: sockets.clone(),
+            ..LinkConfig::from(&config)
+        };
         let mut listening = Vec::new();
         let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
         for text in &config.listen {
@@ -129,9 +134,18 @@ impl<T: Transports> Server<T> {
             let link = link.for_address(&address)?;
             let bound = transports.bind(&address, &link, per_worker.len()).await?;
             listening.extend(bound.first().map(|bound| bound.local().clone()));
-            for (worker, bound) in per_worker.iter_mut().zip(bound) {
-                worker.push((bound, link.session.clone()));
+            let workers = per_worker.len();
+            for (n, bound) in bound.into_iter().enumerate() {
+                if let Some(worker) = per_worker.get_mut(n % workers) {
+                    worker.push((bound, link.session.clone()));
+                }
             }
+        }
+        for left in sockets.take(|_| true) {
+            tracing::warn!(
+                left.name,
+                "a socket that was given is closed: no address is its"
+            );
         }
         let shared = Arc::new(Shared {
             sessions: Sessions::default(),
@@ -155,6 +169,7 @@ impl<T: Transports> Server<T> {
                 .transpose()?,
             transports,
             drain_window: config.drain_window,
+            sockets,
         };
         server.serve(acceptor, per_worker).await?;
         for address in &server.listening {
@@ -218,6 +233,12 @@ impl<T: Transports> Server<T> {
         self.transports.reload()
     }
 
+    /// The sockets that it listens on, which another process can be given (Unix).
+    #[must_use]
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
     /// What the server is doing.
     #[must_use]
     pub fn state(&self) -> ServerState {
@@ -252,6 +273,7 @@ impl<T: Transports> Server<T> {
         // before the stop, after which who comes late looks for it
         let _ = shared.grace.set(grace);
         shared.state.send_replace(ServerState::Draining);
+        self.sockets.forget();
         shared.stopping.cancel();
         shared.tracker.close();
         let told = async {
@@ -336,6 +358,7 @@ impl<T: Transports> Server<T> {
 
 impl<T> Drop for Server<T> {
     fn drop(&mut self) {
+        self.sockets.forget();
         self.shared.stopping.cancel();
         self.shared.tracker.close();
         self.shared.sessions.cut();

@@ -361,7 +361,7 @@ async fn a_client_that_is_told_goes_elsewhere_and_loses_nothing() {
                 let wait = wait.clone();
                 async move {
                     tokio::spawn(async move {
-                        if request == "wait" {
+                        if *request.message() == "wait" {
                             wait.notified().await;
                         }
                         let _ = request.reply(name).await;

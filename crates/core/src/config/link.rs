@@ -6,6 +6,7 @@ use super::{
     ClientConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig, TlsServerConfig,
 };
 use crate::error::Result;
+use crate::link::Sockets;
 
 /// What a transport needs to open a link.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct LinkConfig {
     pub tls_server: Arc<TlsServerConfig>,
     /// TLS where links are made.
     pub tls_client: Arc<TlsClientConfig>,
+    /// Listening sockets from and for other processes.
+    pub sockets: Sockets,
 }
 
 impl From<&ServerConfig> for LinkConfig {
