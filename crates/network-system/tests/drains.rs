@@ -318,15 +318,23 @@ async fn the_ends_are_spread_over_a_window() {
 /// What was cut is told apart.
 #[tokio::test]
 async fn the_report_says_why_sessions_were_cut() {
+    let (came, mut arrivals) = mpsc::unbounded_channel();
+    let also_came = came.clone();
     let server = Server::builder()
         .listen("memory://why-cut?envelope=true")
-        .on_request(|_, request| async move {
-            tokio::spawn(async move {
-                let _kept = request;
-                std::future::pending::<()>().await;
-            });
+        .on_request(move |_, request| {
+            let _ = came.send(());
+            async move {
+                tokio::spawn(async move {
+                    let _kept = request;
+                    std::future::pending::<()>().await;
+                });
+            }
         })
-        .on_message(|_, _| std::future::pending::<()>())
+        .on_message(move |_, _| {
+            let _ = also_came.send(());
+            std::future::pending::<()>()
+        })
         .start()
         .await
         .unwrap();
@@ -337,8 +345,9 @@ async fn the_report_says_why_sessions_were_cut() {
     let (asks, sends) = (dial().await, dial().await);
     sends.send("never done").await.unwrap();
     let asked = tokio::spawn(async move { asks.request("never answered").await });
-    let received = || server.statistics().messages_in == 2;
-    eventually("both have arrived", received).await;
+    for _ in 0..2 {
+        within(arrivals.recv()).await.unwrap();
+    }
     let report = within(server.shutdown(Duration::from_millis(200))).await;
     assert_eq!((report.cut, report.ended["cut"]), (2, 2), "{report:?}");
     assert_eq!(report.cut_because["unanswered"], 1, "{report:?}");
