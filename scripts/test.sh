@@ -47,6 +47,8 @@ missing_packages() {
     command -v cc >/dev/null || packages="$packages gcc libc6-dev"
     command -v python3 >/dev/null || packages="$packages python3"
     command -v socat >/dev/null || packages="$packages socat"
+    # for its program systemd-socket-activate
+    [ "$(uname -s)" = Darwin ] || command -v systemd-socket-activate >/dev/null || packages="$packages systemd"
     command -v openssl >/dev/null || packages="$packages openssl"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then

@@ -1,6 +1,7 @@
 //! Keeps one connection to a server alive: [`Client`].
 
 mod builder;
+mod leaving;
 mod offline;
 mod task;
 
@@ -8,10 +9,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use network_system_wire::envelope::Header;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use builder::ClientBuilder;
 pub(crate) use task::connect;
@@ -32,7 +35,9 @@ use offline::Offline;
 /// A client that connects, and connects again when the connection is lost.
 ///
 /// Messages that are sent while there is no connection wait in a bounded queue and go out first
-/// when there is one. Dropping the client closes the connection at once;
+/// when there is one. When a server announces its end (with the envelope), the client connects
+/// anew at once, to the next address where there are several, while what it has asked before is still
+/// answered over the old connection. Dropping the client closes the connection at once;
 /// [`close`](Self::close) writes what is queued first.
 pub struct Client<T> {
     shared: Arc<Shared>,
@@ -46,8 +51,13 @@ pub(crate) struct Shared {
     state: watch::Sender<ClientState>,
     /// The session to send to; set once the offline queue has gone out.
     current: Mutex<Option<Session>>,
-    /// The session of the connection that is up, from its first moment to its last.
-    live: Mutex<Option<Session>>,
+    /// The sessions of the connections that are up, from their first moment to their last: one, and
+    /// those that servers are about to close.
+    live: Mutex<Vec<Session>>,
+    /// The last session whose server has announced its end.
+    leaving: watch::Sender<u64>,
+    /// The tasks of connections whose servers leave.
+    leavers: TaskTracker,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
     /// The session that `on_connect` has let in, and whether messages wait for it.
@@ -103,11 +113,21 @@ impl Shared {
         current.clone().filter(|session| !session.is_closed())
     }
 
-    /// Tells the connection that is up, if there is one.
-    fn command(&self, command: Command) {
+    /// Tells the connections that are up.
+    fn command(&self, command: &Command) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = &*live {
-            session.command(command);
+        for session in &*live {
+            session.command(command.clone());
+        }
+    }
+
+    /// Tells the servers that understand it that no more is to come.
+    fn say_goodbye(&self) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in &*live {
+            if session.info().envelope && session.has_greeted() {
+                session.send_control(Header::GoAway, "the client closes".into());
+            }
         }
     }
 
@@ -315,16 +335,21 @@ impl<T> Client<T> {
         self.shared.counters.snapshot(queued)
     }
 
-    /// Writes what is queued, closes the connection and does not connect again; cuts it off after
+    /// Writes what is queued, says goodbye (with the envelope), closes the connection and does not
+    /// connect again; cuts it off after
     /// `deadline`. Messages that still wait for a connection are dropped and counted.
     pub async fn close(self, deadline: Duration) {
         self.shared.stopping.cancel();
-        self.shared.command(Command::Close(CloseReason::Shutdown));
-        let ended = self.shared.ended.cancelled();
-        if tokio::time::timeout(deadline, ended).await.is_err() {
-            self.shared.command(Command::Cut(CloseReason::Cut));
-            let ended = self.shared.ended.cancelled();
-            if tokio::time::timeout(Duration::from_secs(1), ended)
+        self.shared.say_goodbye();
+        self.shared.command(&Command::Close(CloseReason::Shutdown));
+        let ended = async || {
+            self.shared.ended.cancelled().await;
+            self.shared.leavers.close();
+            self.shared.leavers.wait().await;
+        };
+        if tokio::time::timeout(deadline, ended()).await.is_err() {
+            self.shared.command(&Command::Cut(CloseReason::Cut));
+            if tokio::time::timeout(Duration::from_secs(1), ended())
                 .await
                 .is_err()
             {
@@ -337,7 +362,7 @@ impl<T> Client<T> {
 impl<T> Drop for Client<T> {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
-        self.shared.command(Command::Cut(CloseReason::Cut));
+        self.shared.command(&Command::Cut(CloseReason::Cut));
     }
 }
 

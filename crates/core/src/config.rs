@@ -255,6 +255,11 @@ pub struct ServerConfig {
     /// How long [`run`](crate::ServerBuilder::run) lets sessions finish. Default: 10 s.
     #[serde(with = "text::duration")]
     pub shutdown_timeout: Duration,
+    /// The time over which a shutdown spreads the ends of its sessions, so that clients do not all
+    /// come back at the same moment: a millisecond for each, this at most, and at most half of the
+    /// shutdown's deadline. Up to 32 are told at once. Default: 2 s.
+    #[serde(with = "text::duration")]
+    pub drain_window: Duration,
     /// Settings of each session.
     pub session: SessionConfig,
     /// Options of each socket.
@@ -274,6 +279,7 @@ impl Default for ServerConfig {
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
+            drain_window: Duration::from_secs(2),
             session: SessionConfig::default(),
             socket: SocketOptions::default(),
             tls: TlsServerConfig::default(),

@@ -48,6 +48,10 @@ const SAMPLED: u32 = 8;
 /// Messages after which to look at the time within a batch.
 const STEPS: u64 = 64;
 
+/// Reads after a session was told that the server shuts down: what lies in the socket has arrived,
+/// but a peer that goes on sending cannot hold the end up.
+const LAST_READS: u8 = 16;
+
 /// One connection being driven.
 pub(crate) struct Driver<L, H> {
     link: L,
@@ -90,6 +94,8 @@ pub(crate) struct Driver<L, H> {
     command: Option<Command>,
     /// Whether a message went out since the clock was told.
     moved: bool,
+    /// Reads that a shutdown still allows.
+    last_reads: u8,
     next_sample: Instant,
     /// Whether it may keep its buffers, because it is busy, and whether it does.
     keep: Option<Keep>,
@@ -136,6 +142,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             closing: None,
             command: None,
             moved: false,
+            last_reads: LAST_READS,
             next_sample: Instant::now(),
             keep: None,
             keeps: false,
@@ -362,7 +369,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             Inbound::Ping { token } => {
                 self.control(Header::Pong { token }, Message::default());
             }
-            Inbound::GoAway => self.session.shared().peer_leaving.store(true, Relaxed),
+            Inbound::GoAway => self.goaway(),
             Inbound::Pong | Inbound::Hello => {}
             other => return Some(other),
         }
@@ -401,7 +408,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             }
         }
         if let Some(Command::Close(reason) | Command::Cut(reason)) = self.command.take() {
-            return Poll::Ready(Err(reason));
+            return self.poll_last(cx, inbox, reason);
         }
         let mut held = self.clogged;
         if self.pace.is_some() {

@@ -88,6 +88,12 @@ pub trait Handler: Send + Sync + 'static {
     fn on_error(&self, session: Option<&Session>, error: &Error) {
         let _ = (session, error);
     }
+
+    /// The peer has announced that it will close (envelope only): what it was sent before, it still
+    /// handles. A [`Client`](crate::Client) connects anew by itself.
+    fn on_goaway(&self, session: &Session) {
+        let _ = session;
+    }
 }
 
 impl<H: Handler> Handler for Arc<H> {
@@ -129,6 +135,10 @@ impl<H: Handler> Handler for Arc<H> {
 
     fn on_error(&self, session: Option<&Session>, error: &Error) {
         (**self).on_error(session, error);
+    }
+
+    fn on_goaway(&self, session: &Session) {
+        (**self).on_goaway(session);
     }
 }
 

@@ -50,8 +50,8 @@ pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
 pub use link::{
-    Bound, Endpoint, Link, LinkInfo, Listener, PeerCertificate, ProxyInfo, Sent, Sink, Source,
-    TlsInfo, Transports,
+    Bound, Endpoint, Link, LinkInfo, Listener, ListeningSocket, PeerCertificate, ProxyInfo, Sent,
+    Sink, Sockets, Source, TlsInfo, Transports,
 };
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
@@ -59,7 +59,7 @@ pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
 pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;
-pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
+pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, ServerState, Sessions};
 pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};
 pub use stream::StreamLink;

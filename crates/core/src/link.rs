@@ -2,6 +2,7 @@
 //! [`Transports`].
 
 mod identity;
+mod sockets;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Introduced;
 pub use identity::{PeerCertificate, TlsInfo};
+pub use sockets::{ListeningSocket, Sockets};
 
 /// Where messages come from.
 pub trait Source {
@@ -230,7 +232,8 @@ pub trait Transports: Clone + Send + Sync + Default + 'static {
     /// Every address that they take.
     type Bound: Bound<Listener: Listener<Link = Self::Link>>;
 
-    /// Takes `address` for `workers` listeners that share its connections.
+    /// Takes `address` for `workers` listeners that share its connections; more where more sockets
+    /// were [given](LinkConfig::sockets), of which none may be left alone.
     ///
     /// # Errors
     /// [`ErrorKind::BindFailed`](crate::ErrorKind::BindFailed) names the address;

@@ -72,6 +72,11 @@ impl Requests {
         }
     }
 
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
     /// Fails everything that waits, now and later.
     pub(crate) fn close(&self, reason: &CloseReason) {
         let waiting = {

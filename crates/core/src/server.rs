@@ -2,25 +2,29 @@
 
 mod accept;
 mod builder;
+mod drain;
 mod sessions;
 mod signals;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use builder::ServerBuilder;
+pub use drain::ServerState;
 pub use sessions::{BroadcastReport, Sessions};
 
 use crate::address::Address;
 use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
-use crate::link::{Bound, Transports};
+use crate::link::{Bound, Sockets, Transports};
 use crate::protection::{Addresses, Door};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{self, Workers};
@@ -37,6 +41,8 @@ pub struct Server<T> {
     /// Its own threads, where it does not live in the caller's runtime.
     workers: Option<Workers>,
     transports: T,
+    drain_window: Duration,
+    sockets: Sockets,
 }
 
 /// What the server's handle, its listeners and its connections share.
@@ -46,6 +52,9 @@ struct Shared {
     tracker: TaskTracker,
     /// No more connections are accepted.
     stopping: CancellationToken,
+    state: watch::Sender<ServerState>,
+    /// Set when a drain begins.
+    grace: OnceLock<drain::Grace>,
 }
 
 /// What a shutdown did.
@@ -59,6 +68,12 @@ pub struct DrainReport {
     pub drained: usize,
     /// Sessions that were cut off before everything was written.
     pub cut: usize,
+    /// All ends since the drain began, by the label of their [reason](crate::CloseReason::label).
+    pub ended: BTreeMap<&'static str, u64>,
+    /// Why sessions had not finished at the deadline: `unread` are those whose peer had not read
+    /// what was queued, `unanswered` those with requests that were not answered, `working` those
+    /// whose handler was not done.
+    pub cut_because: BTreeMap<&'static str, usize>,
     /// Messages that were queued and never written, over the server's life.
     pub messages_dropped: u64,
     /// How long it took.
@@ -69,6 +84,7 @@ pub struct DrainReport {
 
 /// How many sessions have ended so far.
 struct Ends {
+    by_reason: BTreeMap<&'static str, u64>,
     all: u64,
     orderly: u64,
     cut: u64,
@@ -81,6 +97,7 @@ impl Ends {
             ended.copied().unwrap_or(0)
         };
         Self {
+            by_reason: statistics.connections_ended.clone(),
             all: statistics.connections_ended.values().sum(),
             orderly: count("peer") + count("requested") + count("shutdown") + count("max_age"),
             cut: count("cut"),
@@ -99,6 +116,7 @@ impl<T: Transports> Server<T> {
             transports,
             config,
             handler,
+            sockets,
         } = builder;
         config.validate()?;
         if config.listen.is_empty() {
@@ -106,7 +124,10 @@ impl<T: Transports> Server<T> {
                 .because("there is no address to listen on")
                 .advice("call .listen(\"tcp://0.0.0.0:8080\")"));
         }
-        let link = LinkConfig::from(&config);
+        let link = LinkConfig {
+            sockets: sockets.clone(),
+            ..LinkConfig::from(&config)
+        };
         let mut listening = Vec::new();
         let addresses = Addresses::new(&config.protection);
         let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
@@ -115,16 +136,27 @@ impl<T: Transports> Server<T> {
             let link = link.for_address(&address)?;
             let bound = transports.bind(&address, &link, per_worker.len()).await?;
             listening.extend(bound.first().map(|bound| bound.local().clone()));
-            for (worker, bound) in per_worker.iter_mut().zip(bound) {
-                let door = Door::new(&link.protection, &addresses);
-                worker.push((bound, accept::Rules::new(link.session.clone(), door)));
+            let workers = per_worker.len();
+            for (n, bound) in bound.into_iter().enumerate() {
+                if let Some(worker) = per_worker.get_mut(n % workers) {
+                    let door = Door::new(&link.protection, &addresses);
+                    worker.push((bound, accept::Rules::new(link.session.clone(), door)));
+                }
             }
+        }
+        for left in sockets.take(|_| true) {
+            tracing::warn!(
+                left.name,
+                "a socket that was given is closed: no address is its"
+            );
         }
         let shared = Arc::new(Shared {
             sessions: Sessions::default(),
             counters: Arc::new(Counters::new()),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            state: watch::Sender::new(ServerState::Running),
+            grace: OnceLock::new(),
         });
         let acceptor = accept::Acceptor {
             shared: shared.clone(),
@@ -139,6 +171,8 @@ impl<T: Transports> Server<T> {
                 .then(|| Workers::with_config(config.workers, &config.worker))
                 .transpose()?,
             transports,
+            drain_window: config.drain_window,
+            sockets,
         };
         server.serve(acceptor, per_worker).await?;
         for address in &server.listening {
@@ -202,8 +236,33 @@ impl<T: Transports> Server<T> {
         self.transports.reload()
     }
 
+    /// The sockets that it listens on, which another process can be given (Unix).
+    #[must_use]
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// What the server is doing.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        *self.shared.state.borrow()
+    }
+
+    /// Every change of [`state`](Self::state), also after the server was moved into a shutdown:
+    /// when it drains, a health check should say that it is not ready.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ServerState> {
+        self.shared.state.subscribe()
+    }
+
     /// Stops accepting, lets every session handle what it has received and write what it has
     /// queued, and closes it; what is not done after `deadline` is cut off.
+    ///
+    /// Peers with the envelope are told, and have up to a second (a quarter of the deadline at most)
+    /// to stop asking. So has a connection without it that has just come and said nothing yet; all
+    /// others without it are closed when what they have sent is handled. With more than 32 sessions
+    /// all that is spread over [`drain_window`](crate::config::ServerConfig::drain_window), so that
+    /// they do not all come back at the same moment.
     pub async fn shutdown(self, deadline: Duration) -> DrainReport {
         self.drain(deadline, std::future::pending()).await
     }
@@ -213,16 +272,28 @@ impl<T: Transports> Server<T> {
         let began = Instant::now();
         let shared = &self.shared;
         let before = Ends::of(&self.statistics());
+        let grace = drain::Grace::within(deadline);
+        // before the stop, after which who comes late looks for it
+        let _ = shared.grace.set(grace);
+        shared.state.send_replace(ServerState::Draining);
+        self.sockets.forget();
         shared.stopping.cancel();
-        shared.sessions.drain();
         shared.tracker.close();
+        let told = async {
+            let window = self.drain_window.min(deadline / 2);
+            drain::tell(shared.sessions.every(), window, grace).await;
+            std::future::pending().await
+        };
         let done = tokio::select! {
             biased;
             () = shared.tracker.wait() => true,
+            () = told => false,
             () = tokio::time::sleep(deadline) => false,
             () = hurry => false,
         };
+        let mut cut_because = BTreeMap::new();
         if !done {
+            cut_because = drain::unfinished(&shared.sessions);
             shared.sessions.cut();
             if tokio::time::timeout(AFTER_CUT, shared.tracker.wait())
                 .await
@@ -235,7 +306,11 @@ impl<T: Transports> Server<T> {
             }
         }
         self.join_workers().await;
-        let report = self.report(&before, began.elapsed());
+        let report = DrainReport {
+            cut_because,
+            ..self.report(&before, began.elapsed())
+        };
+        shared.state.send_replace(ServerState::Stopped);
         tracing::info!(
             report.sessions,
             report.drained,
@@ -253,7 +328,13 @@ impl<T: Transports> Server<T> {
         // tasks of handlers that block their threads
         let left = statistics.connections_active;
         let since = |after: u64, before: u64| usize::try_from(after - before).unwrap_or(usize::MAX);
+        let ended = statistics.connections_ended.iter().map(|(label, now)| {
+            let before = before.by_reason.get(label).copied().unwrap_or(0);
+            (*label, now - before)
+        });
         DrainReport {
+            ended: ended.filter(|(_, count)| *count > 0).collect(),
+            cut_because: BTreeMap::new(),
             sessions: since(after.all + left, before.all),
             drained: since(after.orderly, before.orderly),
             cut: since(after.cut + left, before.cut),
@@ -280,9 +361,11 @@ impl<T: Transports> Server<T> {
 
 impl<T> Drop for Server<T> {
     fn drop(&mut self) {
+        self.sockets.forget();
         self.shared.stopping.cancel();
         self.shared.tracker.close();
         self.shared.sessions.cut();
+        self.shared.state.send_replace(ServerState::Stopped);
     }
 }
 

@@ -499,6 +499,12 @@ impl Session {
         self.0.requests.close(reason);
     }
 
+    /// Whether the greeting of the envelope is queued, before which nothing may be.
+    pub(crate) fn has_greeted(&self) -> bool {
+        let traffic = &self.0.traffic;
+        traffic.controls.load(Relaxed) > 0 || traffic.bytes_out.load(Relaxed) > 0
+    }
+
     /// Called last: the end is counted, and nobody finds the session any more.
     pub(crate) fn set_ended(&self) {
         self.0.ended.cancel();

@@ -2,12 +2,14 @@
 
 mod hints;
 mod report;
+mod restart;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use network_system::Server;
+use network_system::restart::Inherited;
 
 use crate::config::{Overrides, Settings};
 use crate::failure::{EXIT_CODES, Exit, Failure, Result};
@@ -37,8 +39,13 @@ server.shutdown_timeout (10s), and prints a report; a second one ends at once.
 SIGHUP reads certificates and keys again, which happens by itself when the files change and somebody
 connects. What cannot be used is reported, and what was in use before stays in use.
 
+SIGUSR2 (Unix) starts the program anew, with the same arguments and the file of --config as it is now,
+hands it the listening sockets, and drains this process when the new one serves: nobody is turned away.
+If the new one does not start, this process goes on and says why. Sockets of systemd (LISTEN_FDS) are
+used for the addresses that they are bound to.
+
 With --json each line is an object with an `event`: `listening` first, a `statistics` per
-interval, `reloaded` after SIGHUP, `draining` when it ends, `drained` last.";
+interval, `reloaded` after SIGHUP, `restarted` after SIGUSR2, `draining` when it ends, `drained` last.";
 
 /// Serve until Ctrl-C: echo, discard, broadcast or upper-case what clients send.
 ///
@@ -77,6 +84,9 @@ pub struct ServeArgs {
 /// # Errors
 /// The settings make no sense, or the server cannot start.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    // first of all, since it changes the environment
+    let inherited = Inherited::from_env().map_err(|error| Failure::connecting(&error));
+    let program = restart::Program::of_this_process();
     let mut settings = Settings::load(&args.overrides)?;
     log::start(&settings.log)?;
     if args.self_signed {
@@ -87,7 +97,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .map_err(|error| Failure::io("start", &error))?;
-    let result = runtime.block_on(serve(args, settings));
+    let result = runtime.block_on(serve(args, settings, inherited?, &program));
     // after a second Ctrl-C nothing may hold the process, no blocked handler either
     runtime.shutdown_background();
     result
@@ -106,17 +116,27 @@ fn check_files(settings: &Settings, limit: Option<u64>) {
     }
 }
 
-async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
+async fn serve(
+    args: &ServeArgs,
+    settings: Settings,
+    inherited: Inherited,
+    program: &restart::Program,
+) -> Result<ExitCode> {
     // from here on a signal means to finish in good order
     let mut signals = Signals::new().map_err(|e| Failure::io("watch for signals", &e))?;
     let server = Server::builder()
         .config(settings.server.clone())
         .handler(Service::new(settings.mode))
+        .inherit(inherited.sockets())
         .start()
         .await
         .map_err(|error| Failure::connecting(&error))?;
     let mut reporter = Reporter::new(args.json, args.quiet);
     reporter.listening(&settings, server.listening());
+    if let Err(error) = inherited.ready() {
+        tracing::warn!(%error, "the process before is gone");
+    }
+    restart::notify(restart::Notice::Ready);
 
     let interval = args
         .stats_interval
@@ -127,7 +147,19 @@ async fn serve(args: &ServeArgs, settings: Settings) -> Result<ExitCode> {
             () = ticks.next() => reporter.statistics(&server.statistics()),
             asked = signals.asked() => match asked {
                 Asked::Reload => reporter.reloaded(server.reload()),
-                Asked::End => break,
+                Asked::Restart => match program.restart(server.sockets(), &mut signals).await {
+                    restart::Outcome::Ended => break,
+                    restart::Outcome::Done(result) => {
+                        reporter.restarted(&result);
+                        if result.is_ok() {
+                            break;
+                        }
+                    }
+                },
+                Asked::End => {
+                    restart::notify(restart::Notice::Stopping);
+                    break;
+                }
             },
         }
     }

@@ -1,4 +1,5 @@
-//! Being asked to end: Ctrl-C, and SIGTERM on Unix; and to read files again: SIGHUP.
+//! Being asked to end: Ctrl-C, and SIGTERM on Unix; to read files again: SIGHUP; to hand over to a new
+//! process: SIGUSR2.
 
 use std::io;
 
@@ -10,6 +11,8 @@ pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    restart: tokio::signal::unix::Signal,
     #[cfg(windows)]
     interrupt: tokio::signal::windows::CtrlC,
     #[cfg(windows)]
@@ -24,6 +27,9 @@ pub enum Asked {
     /// To read files again.
     #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
     Reload,
+    /// To hand over to a new process.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
+    Restart,
 }
 
 impl Signals {
@@ -39,6 +45,7 @@ impl Signals {
                 interrupt: signal(SignalKind::interrupt())?,
                 terminate: signal(SignalKind::terminate())?,
                 hangup: signal(SignalKind::hangup())?,
+                restart: signal(SignalKind::user_defined2())?,
             })
         }
         #[cfg(windows)]
@@ -59,11 +66,13 @@ impl Signals {
                 interrupt,
                 terminate,
                 hangup,
+                restart,
             } = self;
             tokio::select! {
                 _ = interrupt.recv() => Asked::End,
                 _ = terminate.recv() => Asked::End,
                 _ = hangup.recv() => Asked::Reload,
+                _ = restart.recv() => Asked::Restart,
             }
         }
         #[cfg(not(unix))]

@@ -52,6 +52,7 @@ workers = 2
 max_connections = 5
 handshake_timeout = "3s"
 shutdown_timeout = "1m 30s"
+drain_window = "3s"
 
 [server.worker]
 busy_poll = "50us"

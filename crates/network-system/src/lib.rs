@@ -83,12 +83,13 @@ pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Introduced,
-    Latency, Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef,
-    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, ProxyInfo, Request, Result, Sending,
-    Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink,
-    TlsInfo, Transports, Workers, ZERO_COPY, config, read_proxy_header, wire,
+    Latency, Link, LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind,
+    MessageRef, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, ProxyInfo, Request,
+    Result, Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets,
+    Source, Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config,
+    read_proxy_header, wire,
 };
-pub use network_system_transports::{AnyLink, Schemes};
+pub use network_system_transports::{AnyLink, Schemes, restart};
 
 /// What most programs need.
 pub mod prelude {

@@ -10,7 +10,7 @@ use common::{
     echo, echo_on, eventually, frame, only_session, read_frame, read_to_end, round_trip,
     socket_address, within,
 };
-use network_system::{CloseReason, Server};
+use network_system::{Backoff, Client, CloseReason, Server, ServerState};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -266,4 +266,152 @@ async fn a_drain_lets_handlers_finish() {
     assert!(result.is_ok());
     assert_eq!(answers, both, "{:?}", answers.escape_ascii().to_string());
     assert_eq!((report.drained, report.cut), (1, 0), "{report:?}");
+}
+
+/// Many sessions do not end at the same moment, and all before the deadline.
+#[tokio::test(start_paused = true)]
+async fn the_ends_are_spread_over_a_window() {
+    for (count, least, most) in [(20_u32, 0, 0), (400, 390, 401), (4000, 490, 501)] {
+        let name = format!("memory://spread-{count}");
+        let configure = |b: common::Builder| b.drain_window(Duration::from_millis(500));
+        let mut echo = echo_on(&[&name], configure).await;
+        let mut connections = Vec::new();
+        for _ in 0..count {
+            let mut connection = network_system::connect(&name).await.unwrap();
+            connection.send("here").await.unwrap();
+            assert_eq!(connection.receive().await.unwrap().unwrap(), "here");
+            connections.push(tokio::spawn(async move {
+                assert!(connection.receive().await.unwrap().is_none());
+            }));
+        }
+        let state = echo.server.watch();
+        assert_eq!(echo.server.state(), ServerState::Running);
+        let began = tokio::time::Instant::now();
+        let during = async {
+            let mut watch = state.clone();
+            let draining = |state: &ServerState| *state == ServerState::Draining;
+            watch.wait_for(draining).await.unwrap();
+            let mut ends = Vec::new();
+            for _ in 0..count {
+                echo.ends.recv().await.unwrap();
+                ends.push(began.elapsed().as_millis());
+            }
+            ends
+        };
+        let (report, ends) = tokio::join!(echo.server.shutdown(Duration::from_secs(10)), during);
+        let last = *ends.last().unwrap();
+        assert!((least..=most).contains(&last), "{count}: {last} ms");
+        let half = ends[ends.len() / 2];
+        assert!(
+            half <= last * 6 / 10 && half >= last * 4 / 10,
+            "{half} of {last}"
+        );
+        assert_eq!((report.drained, report.cut), (count as usize, 0));
+        assert_eq!(report.ended["shutdown"], u64::from(count));
+        assert_eq!(*state.borrow(), ServerState::Stopped);
+        for connection in connections {
+            connection.await.unwrap();
+        }
+    }
+}
+
+/// What was cut is told apart.
+#[tokio::test]
+async fn the_report_says_why_sessions_were_cut() {
+    let (came, mut arrivals) = mpsc::unbounded_channel();
+    let also_came = came.clone();
+    let server = Server::builder()
+        .listen("memory://why-cut?envelope=true")
+        .on_request(move |_, request| {
+            let _ = came.send(());
+            async move {
+                tokio::spawn(async move {
+                    let _kept = request;
+                    std::future::pending::<()>().await;
+                });
+            }
+        })
+        .on_message(move |_, _| {
+            let _ = also_came.send(());
+            std::future::pending::<()>()
+        })
+        .start()
+        .await
+        .unwrap();
+    let dial = async || {
+        let client = Client::builder("memory://why-cut?envelope=true");
+        client.reconnect(Backoff::never()).connect().await.unwrap()
+    };
+    let (asks, sends) = (dial().await, dial().await);
+    sends.send("never done").await.unwrap();
+    let asked = tokio::spawn(async move { asks.request("never answered").await });
+    for _ in 0..2 {
+        within(arrivals.recv()).await.unwrap();
+    }
+    let report = within(server.shutdown(Duration::from_millis(200))).await;
+    assert_eq!((report.cut, report.ended["cut"]), (2, 2), "{report:?}");
+    assert_eq!(report.cut_because["unanswered"], 1, "{report:?}");
+    assert_eq!(report.cut_because["working"], 1, "{report:?}");
+    let error = within(asked).await.unwrap().unwrap_err();
+    assert!(error.is_closed(), "{error}");
+}
+
+/// A client that is told goes to the next address at once, and still gets what it has asked for.
+#[tokio::test]
+async fn a_client_that_is_told_goes_elsewhere_and_loses_nothing() {
+    let proceed = Arc::new(Notify::new());
+    let mut servers = Vec::new();
+    for name in ["one", "two"] {
+        let wait = proceed.clone();
+        let server = Server::builder()
+            .listen("tcp://127.0.0.1:0")
+            .envelope(true)
+            .on_request(move |_, request| {
+                let wait = wait.clone();
+                async move {
+                    tokio::spawn(async move {
+                        if *request.message() == "wait" {
+                            wait.notified().await;
+                        }
+                        let _ = request.reply(name).await;
+                    });
+                }
+            });
+        servers.push(server.start().await.unwrap());
+    }
+    let second = servers.pop().unwrap();
+    let first = servers.pop().unwrap();
+    let client = Client::builder(first.listening()[0].as_str())
+        .address(second.listening()[0].as_str())
+        .envelope(true)
+        // it would not be back in time if this were a loss
+        .reconnect(Backoff::every(Duration::from_secs(3600)))
+        .connect()
+        .await
+        .unwrap();
+    let client = Arc::new(client);
+    let old = client.session().unwrap();
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.request("wait").await });
+    eventually("it is asked", || first.statistics().messages_in == 1).await;
+    // it has lived long enough not to be taken for a server that turns clients away
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let moved = async {
+        eventually("it is told", || old.peer_is_leaving()).await;
+        for _ in 0..10 {
+            assert_eq!(within(client.request("where")).await.unwrap(), "two");
+        }
+        assert!(!old.is_closed(), "the old one waits for its answer");
+        proceed.notify_one();
+        assert_eq!(within(asked).await.unwrap().unwrap(), "one");
+    };
+    let (report, ()) = tokio::join!(first.shutdown(Duration::from_secs(20)), moved);
+    assert_eq!((report.sessions, report.cut), (1, 0), "{report:?}");
+    within(old.ended()).await;
+    let client = Arc::try_unwrap(client).unwrap();
+    // the server is told, too
+    let session = only_session(second.sessions()).await;
+    client.close(Duration::from_secs(10)).await;
+    within(session.ended()).await;
+    assert!(session.peer_is_leaving());
 }

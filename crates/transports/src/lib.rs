@@ -3,6 +3,7 @@
 //! [`Schemes`] picks the transport by the scheme of an address. Most users depend on the crate
 //! `network-system`, which puts it together with the engine.
 
+pub mod restart;
 mod schemes;
 pub mod tcp;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]

@@ -5,6 +5,8 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+#[cfg(unix)]
+use network_system_core::ListeningSocket;
 use network_system_core::config::{LinkConfig, SocketOptions};
 use network_system_core::worker::{Io, is_worker};
 use network_system_core::{
@@ -88,6 +90,17 @@ pub async fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Res
             .advice(advice)
     };
     let target = listen_address(address).await?;
+    let bound = |socket, local: SocketAddr| TcpBound {
+        socket,
+        address: address.with_port(local.port()),
+        local,
+        config: config.clone(),
+    };
+    #[cfg(unix)]
+    if let Some((local, sockets)) = adopt(address, target, config, workers).map_err(failed)? {
+        let bound = sockets.into_iter().map(|socket| bound(socket, local));
+        return Ok(bound.collect());
+    }
     let own_sockets = workers > 1 && cfg!(target_os = "linux");
     if own_sockets && target.port() != 0 {
         // SO_REUSEPORT would let us in beside another program of the same user
@@ -104,13 +117,78 @@ pub async fn bind(address: &Address, config: &LinkConfig, workers: usize) -> Res
         };
         sockets.push(next.map_err(failed)?);
     }
-    let bound = |socket| TcpBound {
-        socket,
-        address: address.with_port(local.port()),
-        local,
-        config: config.clone(),
-    };
+    #[cfg(unix)]
+    for socket in sockets.iter().take(if own_sockets { workers } else { 1 }) {
+        let name = ListeningSocket::name_of(address);
+        remember(socket, name, config).map_err(failed)?;
+    }
+    let bound = |socket| bound(socket, local);
     Ok(sockets.into_iter().map(bound).collect())
+}
+
+/// Keeps a handle of a listening socket for the process that may come after this one.
+#[cfg(unix)]
+fn remember(socket: &std::net::TcpListener, name: String, config: &LinkConfig) -> io::Result<()> {
+    let fd = socket.try_clone()?.into();
+    config.sockets.add(ListeningSocket { name, fd });
+    Ok(())
+}
+
+/// The sockets of this address that another process has given, every one of them: what waits to be
+/// accepted on one that is closed would be reset. More where there are more workers.
+#[cfg(unix)]
+fn adopt(
+    address: &Address,
+    target: SocketAddr,
+    config: &LinkConfig,
+    workers: usize,
+) -> io::Result<Option<(SocketAddr, Vec<std::net::TcpListener>)>> {
+    let name = ListeningSocket::name_of(address);
+    let mut given = config.sockets.take(|socket| socket.name == name);
+    if given.is_empty() {
+        given = config.sockets.take(|socket| is_of(socket, target));
+    }
+    let mut sockets = Vec::new();
+    for ListeningSocket { name, fd } in given {
+        let socket = Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        apply(&SockRef::from(&socket), config)?;
+        // again, for the length of the queue
+        socket.listen(i32::try_from(config.socket.backlog).unwrap_or(i32::MAX))?;
+        let socket = socket.into();
+        remember(&socket, name, config)?;
+        sockets.push(socket);
+    }
+    let Some(first) = sockets.first() else {
+        return Ok(None);
+    };
+    let local = first.local_addr()?;
+    let many = cfg!(target_os = "linux") && SockRef::from(first).reuse_port()?;
+    let count = sockets.len();
+    while sockets.len() < workers {
+        let next = if many {
+            let socket = open(local, config, true)?;
+            remember(&socket, name.clone(), config)?;
+            socket
+        } else {
+            sockets[sockets.len() % count].try_clone()?
+        };
+        sockets.push(next);
+    }
+    Ok(Some((local, sockets)))
+}
+
+/// Whether a socket listens on `target`.
+#[cfg(unix)]
+fn is_of(socket: &ListeningSocket, target: SocketAddr) -> bool {
+    let socket = SockRef::from(&socket.fd);
+    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+    let same = |local: SocketAddr| {
+        // every local address is one of the sixth version unless the machine has none
+        let any = local.ip().is_unspecified() && target.ip() == Ipv6Addr::UNSPECIFIED;
+        local.port() == target.port() && (local.ip() == target.ip() || any)
+    };
+    socket.is_listener().unwrap_or(false) && local.is_some_and(same)
 }
 
 /// The address to listen on: the first that the name stands for.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use network_system_core::config::LinkConfig;
 use network_system_core::worker::{Io, is_worker};
 use network_system_core::{
-    Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, Result, StreamLink,
+    Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, ListeningSocket, Result,
+    Sockets, StreamLink,
 };
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::UnixListener;
@@ -75,6 +76,9 @@ struct SocketFile {
     path: PathBuf,
     /// Which file it is; `None` when it was gone at once.
     identity: Option<Identity>,
+    /// Whether it is somebody else's for ever, such as systemd's.
+    foreign: bool,
+    sockets: Sockets,
 }
 
 /// Device and number of a file, which no other file has while it exists.
@@ -86,10 +90,12 @@ fn identity(path: &Path) -> io::Result<Identity> {
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> Self {
+    fn new(path: &Path, foreign: bool, config: &LinkConfig) -> Self {
         Self {
             path: path.to_owned(),
             identity: identity(path).ok(),
+            foreign,
+            sockets: config.sockets.clone(),
         }
     }
 }
@@ -97,6 +103,10 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let path = self.path.display();
+        if self.foreign || self.sockets.do_files_stay() {
+            tracing::debug!(%path, "the socket file is another process's");
+            return;
+        }
         match identity(&self.path) {
             Ok(now) if Some(now) == self.identity => {
                 if let Err(error) = std::fs::remove_file(&self.path) {
@@ -161,6 +171,23 @@ pub async fn bind(
             .peer(address)
             .advice(advice)
     };
+    let bound = |socket, file: &Arc<SocketFile>| UnixBound {
+        socket,
+        address: address.clone(),
+        file: file.clone(),
+        config: config.clone(),
+    };
+    let given = adopt(address, path, config).map_err(failed)?;
+    if let Some((socket, _)) = given.first() {
+        let mut sockets = Vec::new();
+        while given.len() + sockets.len() < workers {
+            sockets.push(socket.try_clone().map_err(failed)?);
+        }
+        let foreign = given.iter().any(|(_, foreign)| *foreign);
+        let file = Arc::new(SocketFile::new(path, foreign, config));
+        let all = given.into_iter().map(|(socket, _)| socket).chain(sockets);
+        return Ok(all.map(|socket| bound(socket, &file)).collect());
+    }
     let lock = lock_folder(path).await;
     let socket = match open(path, config) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
@@ -170,18 +197,47 @@ pub async fn bind(
         result => result,
     }
     .map_err(failed)?;
-    let file = Arc::new(SocketFile::new(path));
+    let file = Arc::new(SocketFile::new(path, false, config));
     drop(lock);
-    let mut bound = Vec::with_capacity(workers);
+    remember(&socket, ListeningSocket::name_of(address), config).map_err(failed)?;
+    let mut all = Vec::with_capacity(workers);
     for _ in 0..workers {
-        bound.push(UnixBound {
-            socket: socket.try_clone().map_err(failed)?,
-            address: address.clone(),
-            file: file.clone(),
-            config: config.clone(),
-        });
+        all.push(bound(socket.try_clone().map_err(failed)?, &file));
     }
-    Ok(bound)
+    Ok(all)
+}
+
+/// Keeps a handle of a listening socket for the process that may come after this one.
+fn remember(socket: &StdListener, name: String, config: &LinkConfig) -> io::Result<()> {
+    let fd = socket.try_clone()?.into();
+    config.sockets.add(ListeningSocket { name, fd });
+    Ok(())
+}
+
+/// The sockets of this path that another process has given, and whether the file is not ours.
+fn adopt(
+    address: &Address,
+    path: &Path,
+    config: &LinkConfig,
+) -> io::Result<Vec<(StdListener, bool)>> {
+    let ours = ListeningSocket::name_of(address);
+    let is_of = |socket: &mut ListeningSocket| {
+        let socket = SockRef::from(&socket.fd);
+        let local = socket.local_addr().ok();
+        let local = local.as_ref().and_then(SockAddr::as_pathname);
+        socket.is_listener().unwrap_or(false) && local == Some(path)
+    };
+    let given = config.sockets.take(is_of).into_iter().map(|given| {
+        let foreign = given.name != ours && !given.name.starts_with("unix%3a");
+        let socket = Socket::from(given.fd);
+        socket.set_nonblocking(true)?;
+        apply(&SockRef::from(&socket), config)?;
+        socket.listen(i32::try_from(config.socket.backlog).unwrap_or(i32::MAX))?;
+        let socket = socket.into();
+        remember(&socket, given.name, config)?;
+        Ok((socket, foreign))
+    });
+    given.collect()
 }
 
 /// Whether the file is a socket that nobody listens on. Does not wait: a server that is too busy to

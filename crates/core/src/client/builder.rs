@@ -7,6 +7,7 @@ use network_system_wire::Framing;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::offline::Offline;
 use super::task::{Outgoing, Task};
@@ -268,6 +269,8 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             state: watch::Sender::new(ClientState::Connecting { failures: 0 }),
             current: Mutex::default(),
             live: Mutex::default(),
+            leaving: watch::Sender::new(0),
+            leavers: TaskTracker::new(),
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
             begun: watch::Sender::new((0, false)),

@@ -1,9 +1,9 @@
 //! The task of a client: connect, drive, wait, and again.
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::leaving::{self, Live};
 use super::offline::Offline;
 use super::{ClientState, Shared};
 use crate::address::Address;
@@ -41,7 +41,18 @@ impl<T: Transports, H: Handler> Task<T, H> {
             let mut failed = None;
             match link.take() {
                 Some((link, config)) => {
-                    let (reason, proved) = self.drive(link, &config).await;
+                    let End {
+                        reason,
+                        proved,
+                        left,
+                    } = match self.drive(link, &config).await {
+                        Some(end) => end,
+                        None => {
+                            // the server leaves: to another one, if there is one
+                            self.next = (self.next + 1) % self.addresses.len();
+                            continue;
+                        }
+                    };
                     let ours =
                         matches!(reason, CloseReason::Requested(_) | CloseReason::Refused(_));
                     if stopping.is_cancelled() || ours || !self.config.reconnect.enabled {
@@ -51,6 +62,8 @@ impl<T: Transports, H: Handler> Task<T, H> {
                     }
                     if proved {
                         failures = 0;
+                        // elsewhere, where that is possible
+                        self.next = (self.next + usize::from(left)) % self.addresses.len();
                     } else {
                         // turned away, as far as anybody can tell: perhaps not by the next one
                         self.next = (self.next + 1) % self.addresses.len();
@@ -133,12 +146,13 @@ impl<T: Transports, H: Handler> Task<T, H> {
     }
 
     /// How old a connection is that has proved itself without a word of the peer.
-    fn proof(&self) -> Duration {
+    pub(super) fn proof(&self) -> Duration {
         self.config.reconnect.initial.min(PROOF_MAX)
     }
 
-    /// Drives one connection to its end; whether it had proved itself.
-    async fn drive(&self, link: T::Link, config: &LinkConfig) -> (CloseReason, bool) {
+    /// Drives one connection to its end, or until its server leaves: then it goes on elsewhere, and
+    /// the result is `None`.
+    async fn drive(&self, link: T::Link, config: &LinkConfig) -> Option<End> {
         let shared = &self.shared;
         shared.counters.connect(usize::MAX);
         let session = Session::new(
@@ -148,12 +162,7 @@ impl<T: Transports, H: Handler> Task<T, H> {
             shared.sessions.clone(),
             shared.counters.clone(),
         );
-        let mut live = Live {
-            shared,
-            session: session.clone(),
-            reason: None,
-        };
-        live.set(Some(session.clone()));
+        let mut live = Live::new(shared.clone(), session.clone());
         if shared.stopping.is_cancelled() {
             session.command(Command::Close(CloseReason::Shutdown));
         }
@@ -165,12 +174,19 @@ impl<T: Transports, H: Handler> Task<T, H> {
             shared.counters.clone(),
             &config.session,
         );
-        let mut running = pin!(driver.run());
+        let mut running = Box::pin(driver.run());
         let mut before = 0;
+        let left = async {
+            self.flush(&session, &mut before).await;
+            self.left(&session).await;
+        };
         let reason = tokio::select! {
             biased;
             reason = &mut running => reason,
-            () = self.flush(&session, &mut before) => running.await,
+            () = left => {
+                leaving::go_on(running, live);
+                return None;
+            }
         };
         tracing::debug!(?session, %reason, "disconnected");
         live.reason = Some(reason.clone());
@@ -182,7 +198,12 @@ impl<T: Transports, H: Handler> Task<T, H> {
         let heard =
             session.statistics().bytes_in > 0 && !matches!(reason, CloseReason::Protocol(_));
         let proved = heard || session.statistics().age >= self.proof();
-        (reason, proved)
+        let left = session.peer_is_leaving();
+        Some(End {
+            reason,
+            proved,
+            left,
+        })
     }
 
     /// Sends what waits for the connection, before anything sent from now on, once the connection
@@ -255,6 +276,13 @@ impl<T: Transports, H: Handler> Task<T, H> {
     }
 }
 
+/// How a connection has ended, whether it had proved itself, and whether the server had said so.
+struct End {
+    reason: CloseReason,
+    proved: bool,
+    left: bool,
+}
+
 /// A connection that has lived as long as this has proved itself, whatever the backoff.
 const PROOF_MAX: Duration = Duration::from_secs(1);
 
@@ -276,35 +304,8 @@ fn settle(offline: &mut Offline, session: &Session, before: &mut u64) {
     *before = now.max(*before);
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The connection that is up, until its task ends, however it ends.
-struct Live<'a> {
-    shared: &'a Shared,
-    session: Session,
-    reason: Option<CloseReason>,
-}
-
-impl Live<'_> {
-    fn set(&self, session: Option<Session>) {
-        let live = &self.shared.live;
-        *live.lock().unwrap_or_else(PoisonError::into_inner) = session;
-    }
-}
-
-impl Drop for Live<'_> {
-    fn drop(&mut self) {
-        let reason = self.reason.take().unwrap_or_else(|| {
-            // the task was given up: nobody may wait for the connection any more
-            self.session.shut(&CloseReason::Cut);
-            CloseReason::Cut
-        });
-        self.set(None);
-        self.shared.counters.disconnect(&reason);
-        self.session.set_ended();
-    }
 }
 
 /// Connects to one address, at most for `timeout`.
@@ -372,18 +373,16 @@ impl<H: Handler> Handler for Outgoing<H> {
     }
 
     async fn on_disconnect(&self, session: &Session, reason: &CloseReason) {
-        *lock(&self.shared.current) = None;
-        self.shared.state.send_if_modified(|state| {
-            let lost = state.is_connected();
-            if lost {
-                *state = ClientState::Connecting { failures: 0 };
-            }
-            lost
-        });
+        self.shared.leave(session);
         self.inner.on_disconnect(session, reason).await;
     }
 
     fn on_error(&self, session: Option<&Session>, error: &Error) {
         self.inner.on_error(session, error);
+    }
+
+    fn on_goaway(&self, session: &Session) {
+        self.shared.leaving.send_replace(session.id());
+        self.inner.on_goaway(session);
     }
 }

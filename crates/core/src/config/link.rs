@@ -7,6 +7,7 @@ use super::{
     TlsServerConfig,
 };
 use crate::error::Result;
+use crate::link::Sockets;
 
 /// What a transport needs to open a link.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct LinkConfig {
     pub tls_client: Arc<TlsClientConfig>,
     /// Who may connect, and through which proxies, where links are accepted.
     pub protection: ProtectionConfig,
+    /// Listening sockets from and for other processes.
+    pub sockets: Sockets,
 }
 
 impl From<&ServerConfig> for LinkConfig {

@@ -7,6 +7,40 @@ use super::*;
 const LINGER: Duration = Duration::from_secs(1);
 
 impl<L: Link, H: Handler> Driver<L, H> {
+    /// The session was told to end: where that is a shutdown, what has arrived is still read.
+    #[cold]
+    pub(super) fn poll_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut InQueue,
+        reason: CloseReason,
+    ) -> Poll<Result<(), CloseReason>> {
+        let reads = matches!(reason, CloseReason::Shutdown) && !self.clogged;
+        if !reads || self.last_reads == 0 {
+            return Poll::Ready(Err(reason));
+        }
+        self.last_reads -= 1;
+        Poll::Ready(match self.link.poll_fill(cx, inbox) {
+            Poll::Ready(Ok(true)) => {
+                self.idle = false;
+                // and then it looks again
+                self.command = Some(Command::Close(reason));
+                Ok(())
+            }
+            Poll::Ready(Ok(false)) | Poll::Pending => Err(reason),
+            Poll::Ready(Err(error)) => Err(CloseReason::from_error(error)),
+        })
+    }
+
+    /// The peer has announced its end.
+    #[cold]
+    pub(super) fn goaway(&self) {
+        let leaving = &self.session.shared().peer_leaving;
+        if !leaving.swap(true, Relaxed) {
+            contain(|| self.handler.on_goaway(&self.session));
+        }
+    }
+
     /// Before an end in good order: waits for the answers to requests that were moved to tasks.
     pub(super) async fn answer_rest(
         &mut self,

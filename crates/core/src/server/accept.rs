@@ -139,7 +139,11 @@ impl<H: Handler> Acceptor<H> {
         let peer = link.info().peer.clone();
         let opening = rules.door().open(link, knock);
         let opening = tokio::time::timeout(self.handshake_timeout, opening);
-        let opened = self.shared.stopping.run_until_cancelled(opening).await?;
+        let opened = tokio::select! {
+            biased;
+            opened = opening => opened,
+            () = self.out_of_grace() => return None,
+        };
         let late = opened.is_err();
         let error = match opened {
             Ok(Ok(opened)) => return Some(opened),
@@ -168,6 +172,14 @@ impl<H: Handler> Acceptor<H> {
         None
     }
 
+    /// When a drain waits no longer for handshakes.
+    async fn out_of_grace(&self) {
+        self.shared.stopping.cancelled().await;
+        if let Some(grace) = self.shared.grace.get() {
+            tokio::time::sleep(grace.most).await;
+        }
+    }
+
     /// Starts to drive a connection that was admitted, with its place among those of its address.
     fn start<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) {
         let (shared, config) = (&self.shared, rules.session());
@@ -184,7 +196,10 @@ impl<H: Handler> Acceptor<H> {
         shared.sessions.insert(session.clone());
         if shared.stopping.is_cancelled() {
             // the drain may have passed over the table already
-            session.command(Command::Close(CloseReason::Shutdown));
+            match shared.grace.get() {
+                Some(grace) => drop(worker::spawn(grace.farewell(session.clone()))),
+                None => session.command(Command::Close(CloseReason::Shutdown)),
+            }
         }
         let registered = Registered {
             shared: shared.clone(),
@@ -267,6 +282,10 @@ impl<H: Handler> Handler for Admitting<H> {
 
     fn on_error(&self, session: Option<&Session>, error: &Error) {
         self.0.on_error(session, error);
+    }
+
+    fn on_goaway(&self, session: &Session) {
+        self.0.on_goaway(session);
     }
 }
 

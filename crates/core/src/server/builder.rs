@@ -14,7 +14,7 @@ use crate::config::{
 };
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
-use crate::link::Transports;
+use crate::link::{Sockets, Transports};
 use crate::message::Message;
 use crate::requests::Request;
 use crate::session::Session;
@@ -27,6 +27,7 @@ pub struct ServerBuilder<T, H> {
     pub(super) transports: T,
     pub(super) config: ServerConfig,
     pub(super) handler: H,
+    pub(super) sockets: Sockets,
 }
 
 impl<T: Transports> ServerBuilder<T, Events<Ignore>> {
@@ -40,6 +41,7 @@ impl<T: Transports> ServerBuilder<T, Events<Ignore>> {
             transports,
             config: ServerConfig::default(),
             handler,
+            sockets: Sockets::default(),
         }
     }
 }
@@ -70,6 +72,7 @@ impl<T: Transports, M> ServerBuilder<T, Events<M>> {
             transports: self.transports,
             config: self.config,
             handler,
+            sockets: self.sockets,
         }
     }
 
@@ -112,6 +115,7 @@ impl<T: Transports, H> ServerBuilder<T, H> {
             transports: self.transports,
             config: self.config,
             handler,
+            sockets: self.sockets,
         }
     }
 
@@ -121,6 +125,7 @@ impl<T: Transports, H> ServerBuilder<T, H> {
             transports,
             config: self.config,
             handler: self.handler,
+            sockets: self.sockets,
         }
     }
 
@@ -168,6 +173,21 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// How long a new connection may take for its handshake. Default: 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.config.handshake_timeout = timeout;
+        self
+    }
+
+    /// The time over which a shutdown spreads the ends of its sessions, where there are many; see
+    /// [`ServerConfig::drain_window`]. Default: 2 s.
+    pub fn drain_window(mut self, window: Duration) -> Self {
+        self.config.drain_window = window;
+        self
+    }
+
+    /// Listens on these sockets, which another process had before, where they are those of an address
+    /// to listen on; the other addresses are bound as ever. A socket that is no address's is closed,
+    /// with a warning. Default: none.
+    pub fn inherit(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
         self
     }
 

@@ -127,7 +127,7 @@ impl Sessions {
     }
 
     /// All sessions, those too that are not let in yet.
-    fn every(&self) -> Vec<Session> {
+    pub(super) fn every(&self) -> Vec<Session> {
         let mut every = Vec::new();
         for shard in self.read() {
             every.extend(shard.values().map(|entry| entry.session.clone()));
@@ -212,16 +212,6 @@ impl Sessions {
                     .sum::<u64>()
             })
             .sum()
-    }
-
-    /// Announces the end where the peer understands it, and closes every session.
-    pub(crate) fn drain(&self) {
-        for session in &self.every() {
-            if session.info().envelope {
-                session.send_control(Header::GoAway, "the server shuts down".into());
-            }
-            session.command(Command::Close(CloseReason::Shutdown));
-        }
     }
 
     /// Closes what is left at once.

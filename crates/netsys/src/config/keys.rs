@@ -88,6 +88,12 @@ const KEYS: &[Key] = &[
         DURATION,
     ),
     key(
+        "server.drain_window",
+        "The time over which many connections are told of the end, so that they do not all come \
+         back at once.",
+        DURATION,
+    ),
+    key(
         "server.worker.busy_poll",
         "How long a thread looks for input before it sleeps, as long as that pays.",
         "a duration in quotes, at most \"10ms\", such as \"50us\", or \"off\"",

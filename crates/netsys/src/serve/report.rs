@@ -48,6 +48,10 @@ enum Event<'a> {
     Reloaded {
         error: Option<String>,
     },
+    Restarted {
+        pid: Option<u32>,
+        error: Option<String>,
+    },
     Draining {
         sessions: u64,
         deadline_seconds: f64,
@@ -56,6 +60,8 @@ enum Event<'a> {
         sessions: usize,
         drained: usize,
         cut: usize,
+        ended: &'a BTreeMap<&'static str, u64>,
+        cut_because: &'a BTreeMap<&'static str, usize>,
         messages_dropped: u64,
         elapsed_seconds: f64,
         statistics: Figures<'a>,
@@ -214,6 +220,23 @@ impl Reporter {
         }
     }
 
+    /// Another process has taken over, or could not.
+    pub fn restarted(&self, result: &network_system::Result<u32>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "not restarted; this process goes on");
+        }
+        match (self.style, result) {
+            (Style::Json, result) => output::json(&Event::Restarted {
+                pid: result.as_ref().ok().copied(),
+                error: result.as_ref().err().map(ToString::to_string),
+            }),
+            (Style::Live | Style::Plain, Ok(pid)) => {
+                output::line(&format!("process {pid} has taken over"));
+            }
+            (Style::Quiet, _) | (_, Err(_)) => {}
+        }
+    }
+
     /// The server ends.
     pub fn draining(&self, statistics: &Statistics, deadline: Duration) {
         let sessions = statistics.connections_active;
@@ -240,6 +263,8 @@ impl Reporter {
                 sessions: report.sessions,
                 drained: report.drained,
                 cut: report.cut,
+                ended: &report.ended,
+                cut_because: &report.cut_because,
                 messages_dropped: report.messages_dropped,
                 elapsed_seconds: report.elapsed.as_secs_f64(),
                 statistics: statistics.into(),

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // not every test needs all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
+pub mod faults;
 pub mod pipes;
 #[cfg(feature = "tls")]
 pub mod pki;
