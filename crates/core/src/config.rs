@@ -2,6 +2,7 @@
 
 mod link;
 mod pem;
+mod pipeline;
 mod text;
 mod tls;
 mod worker;
@@ -15,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use link::LinkConfig;
 pub use pem::Pem;
+pub use pipeline::{
+    Compression, Noise, NoiseKey, ParseCompressionError, ParsePublicKeyError, Pipeline, PublicKey,
+};
 pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 pub use worker::WorkerConfig;
 
@@ -46,6 +50,9 @@ pub struct SessionConfig {
     /// How long a request may take when the call gives no deadline. Default: 30 s.
     #[serde(with = "text::duration")]
     pub request_timeout: Duration,
+    /// Compression and encryption of messages. Both sides must have one. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
 }
 
 impl Default for SessionConfig {
@@ -59,6 +66,7 @@ impl Default for SessionConfig {
             heartbeat: Heartbeat::default(),
             close_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            pipeline: None,
         }
     }
 }
@@ -114,6 +122,9 @@ impl SessionConfig {
             "heartbeat.missed",
             "must be at least 1",
         )?;
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.validate(&format!("{path}pipeline."), &self.framing)?;
+        }
         let prefixed = matches!(self.framing, Framing::LengthPrefix(_) | Framing::Custom(_));
         check(
             !self.envelope || prefixed,

@@ -27,6 +27,7 @@ mod message;
 mod out_queue;
 mod outbox;
 mod outgoing;
+mod pipeline;
 mod requests;
 mod server;
 mod session;
@@ -49,13 +50,14 @@ pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
 pub use link::{
-    Bound, Endpoint, Link, LinkInfo, Listener, PeerCertificate, Sent, Sink, Source, TlsInfo,
-    Transports,
+    Bound, Endpoint, Link, LinkInfo, Listener, NoiseInfo, PeerCertificate, PipelineInfo, Sent,
+    Sink, Source, TlsInfo, Transports,
 };
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
+pub use pipeline::{Piped, ReadyPipeline};
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};

@@ -1,6 +1,7 @@
 //! The seam between the engine and transports: [`Source`], [`Sink`], [`Link`], [`Listener`] and
 //! [`Transports`].
 
+mod agreed;
 mod identity;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::config::LinkConfig;
 use crate::error::Result;
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
+pub use agreed::{NoiseInfo, PipelineInfo};
 pub use identity::{PeerCertificate, TlsInfo};
 
 /// Where messages come from.
@@ -97,6 +99,8 @@ pub struct LinkInfo {
     pub envelope: bool,
     /// What was agreed on and who the peer is, where TLS is used.
     pub tls: Option<Arc<TlsInfo>>,
+    /// What was agreed on and who the peer is, where messages go through a pipeline.
+    pub pipeline: Option<Arc<PipelineInfo>>,
 }
 
 impl LinkInfo {
@@ -112,6 +116,7 @@ impl LinkInfo {
             ordered: true,
             envelope: config.session.envelope,
             tls: None,
+            pipeline: None,
         }
     }
 }

@@ -83,10 +83,10 @@ pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency,
-    Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
-    OutQueue, Outcome, Outgoing, PeerCertificate, Request, Result, Sending, Sent, Session,
-    SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, TlsInfo, Transports,
-    Workers, ZERO_COPY, config, wire,
+    Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo,
+    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, ReadyPipeline,
+    Request, Result, Sending, Sent, Session, SessionStatistics, Sessions, Side, Sink, Source,
+    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 

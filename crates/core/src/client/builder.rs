@@ -14,7 +14,8 @@ use super::{Client, ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{
-    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, TlsClientConfig,
+    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, Pipeline,
+    TlsClientConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -198,6 +199,12 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     /// server must do the same. Default: no.
     pub fn envelope(mut self, on: bool) -> Self {
         self.config.session.envelope = on;
+        self
+    }
+
+    /// Compresses and encrypts messages; the peers must have a pipeline, too. Default: none.
+    pub fn pipeline(mut self, pipeline: Pipeline) -> Self {
+        self.config.session.pipeline = Some(pipeline);
         self
     }
 

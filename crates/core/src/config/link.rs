@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig, TlsServerConfig,
+    ClientConfig, Pipeline, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig,
+    TlsServerConfig,
 };
 use crate::error::Result;
 
@@ -45,13 +46,21 @@ impl From<&ClientConfig> for LinkConfig {
 }
 
 impl LinkConfig {
-    /// Applies the query of an address: `framing`, `envelope`, `max_message` and `tls`.
+    /// Applies the query of an address: `framing`, `envelope`, `max_message`, `tls`,
+    /// `pipeline` and `compress`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument), pointing at the part that is
     /// wrong.
     pub fn for_address(&self, address: &crate::Address) -> Result<Self> {
-        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
+        address.check_query(&[
+            "framing",
+            "envelope",
+            "max_message",
+            "tls",
+            "pipeline",
+            "compress",
+        ])?;
         let mut config = self.clone();
         if let Some(framing) = address.parse_query("framing")? {
             config.session.framing = framing;
@@ -64,6 +73,16 @@ impl LinkConfig {
         }
         if let Some(tls) = address.parse_query("tls")? {
             config.tls = tls;
+        }
+        match address.parse_query("pipeline")? {
+            Some(true) => {
+                config.session.pipeline = config.session.pipeline.or(Some(Pipeline::new()))
+            }
+            Some(false) => config.session.pipeline = None,
+            None => {}
+        }
+        if let Some(compress) = address.parse_query("compress")? {
+            config.session.pipeline.get_or_insert_default().compress = compress;
         }
         config.session.validate("")?;
         Ok(config)

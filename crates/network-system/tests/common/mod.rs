@@ -3,6 +3,8 @@
 #![allow(dead_code)] // not every test needs all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
+#[cfg(all(feature = "compression", feature = "noise"))]
+pub mod piped;
 pub mod pipes;
 #[cfg(feature = "tls")]
 pub mod pki;
