@@ -40,6 +40,7 @@ missing_packages() {
     local packages=""
     command -v cc >/dev/null || packages="$packages gcc libc6-dev"
     command -v python3 >/dev/null || packages="$packages python3"
+    python3 -c "import ensurepip" >/dev/null 2>&1 || packages="$packages python3-venv"
     command -v socat >/dev/null || packages="$packages socat"
     command -v openssl >/dev/null || packages="$packages openssl"
     # macOS has a netcat that can do the same; on Linux only OpenBSD's has -U and -N
@@ -71,6 +72,17 @@ prepare() {
             return 1
         fi
     fi
+    python_packages
+}
+
+# What the Python peers import, in an environment of its own. Made again when the list has changed.
+python_packages() {
+    local list=crates/network-system/tests/interop/requirements.txt python="$target/python"
+    cmp -s "$list" "$python/installed.txt" && return 0
+    echo "installing what $list names into $python"
+    python3 -m venv --clear "$python" &&
+        "$python/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$list" &&
+        cp "$list" "$python/installed.txt"
 }
 
 # --- the steps: one function each, run from the root of the repository ---------------------------

@@ -226,3 +226,6 @@ impl Cipher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
