@@ -57,7 +57,7 @@ pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
-pub use pipeline::{Piped, ReadyPipeline};
+pub use pipeline::{Piped, ReadyPipeline, noise_key};
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};

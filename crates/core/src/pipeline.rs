@@ -24,9 +24,19 @@ use std::sync::Arc;
 use network_system_wire::pipeline::{self as wire, Offer, Role};
 use zeroize::Zeroizing;
 
-use crate::config::{LinkConfig, Noise, Pipeline};
+use crate::config::{LinkConfig, Noise, Pipeline, PublicKey};
 use crate::error::Result;
 pub use link::Piped;
+
+/// Makes a key for Noise: the private one as 64 hexadecimal digits, which is what a
+/// [`NoiseKey`](crate::config::NoiseKey) has in its file and which is overwritten when it is dropped,
+/// and the public one. The private one also does as a shared key.
+///
+/// # Errors
+/// The system has no random bytes, or this build no Noise.
+pub fn noise_key() -> Result<(Zeroizing<String>, PublicKey)> {
+    noise::key()
+}
 
 /// A pipeline whose keys have been read: what links of one address are made with.
 #[derive(Clone)]

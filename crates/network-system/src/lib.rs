@@ -86,7 +86,7 @@ pub use network_system_core::{
     Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo,
     OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, ReadyPipeline,
     Request, Result, Sending, Sent, Session, SessionStatistics, Sessions, Side, Sink, Source,
-    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, wire,
+    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 

@@ -146,3 +146,56 @@ pub(super) fn decompress(algorithm: Algorithm, bytes: &[u8], size: usize) -> Res
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Compression; 3] = [
+        Compression::Lz4,
+        Compression::Deflate { level: 6 },
+        Compression::Zstd { level: 3 },
+    ];
+
+    /// Junk, and what we have made with a few bytes changed, with any size.
+    #[test]
+    fn anything_can_be_decompressed_or_refused() {
+        fastrand::seed(7);
+        for compression in ALL {
+            let algorithm = compression.algorithm().unwrap();
+            for n in 0..3000 {
+                let len = fastrand::usize(..2000);
+                let message: Vec<u8> = (0..len).map(|_| fastrand::u8(b'a'..b'f')).collect();
+                let mut bytes = Vec::new();
+                if n % 3 == 0 || !compress(compression, &message, &mut bytes) {
+                    bytes = (0..len + 4).map(|_| fastrand::u8(..)).collect();
+                } else {
+                    let whole = decompress(algorithm, &bytes[4..], len).unwrap();
+                    assert!(whole == message, "{compression} {len}");
+                    for wrong in [len - 1, len + 1] {
+                        assert!(decompress(algorithm, &bytes[4..], wrong).is_err());
+                    }
+                    for _ in 0..fastrand::usize(1..4) {
+                        let at = fastrand::usize(4..bytes.len());
+                        bytes[at] ^= 1 << fastrand::u8(..8);
+                    }
+                }
+                let size = fastrand::usize(..4000);
+                if let Ok(message) = decompress(algorithm, &bytes[4..], size) {
+                    assert_eq!(message.len(), size);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_leaves_no_trace() {
+        for compression in ALL {
+            for message in [&b""[..], b"a", b"abcdef"] {
+                let mut out = b"before".to_vec();
+                assert!(!compress(compression, message, &mut out));
+                assert_eq!(out, b"before");
+            }
+        }
+    }
+}

@@ -3,7 +3,9 @@
 use network_system_wire::pipeline::{Header, Role};
 
 use super::Keys;
-use crate::config::Noise;
+use zeroize::Zeroizing;
+
+use crate::config::{Noise, PublicKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::NoiseInfo;
 
@@ -18,6 +20,10 @@ pub(super) fn check(noise: Option<&Noise>, _: Role) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(missing()),
     }
+}
+
+pub(super) fn key() -> Result<(Zeroizing<String>, PublicKey)> {
+    Err(missing())
 }
 
 pub(super) fn random() -> Result<[u8; 16]> {

@@ -3,6 +3,7 @@
 
 use network_system_wire::pipeline::{Header, MAX_CHUNK, MAX_HANDSHAKE, MAX_RECORD, Role, TAG};
 use snow::{Builder, HandshakeState, TransportState};
+use zeroize::Zeroizing;
 
 use super::Keys;
 use crate::config::{Noise, PublicKey};
@@ -20,6 +21,27 @@ pub(super) fn check(noise: Option<&Noise>, role: Role) -> Result<()> {
     }
     Err(Error::new(ErrorKind::InvalidArgument, "use Noise")
         .because("a client with IK needs one peer, whose key the server has"))
+}
+
+/// A new private key as 64 hexadecimal digits, and its public key.
+pub(super) fn key() -> Result<(Zeroizing<String>, PublicKey)> {
+    let failed =
+        |error: snow::Error| Error::new(ErrorKind::Internal, "make a Noise key").because(error);
+    let pattern = super::wire::Pattern::XX.protocol();
+    let pair = pattern
+        .parse()
+        .map(Builder::new)
+        .and_then(|b| b.generate_keypair());
+    let pair = pair.map_err(failed)?;
+    let private = Zeroizing::new(pair.private);
+    let public = pair.public.first_chunk().copied().unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(2 * private.len()));
+    for byte in private.iter() {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(digit.into(), 16));
+        }
+    }
+    Ok((text, PublicKey(public)))
 }
 
 /// Random bytes of the system.

@@ -95,3 +95,38 @@ pub async fn round_trip(connection: &mut Connection, message: &[u8]) {
     let back = back.expect("an answer");
     assert!(back == message, "{} of {} bytes", back.len(), message.len());
 }
+
+/// A way between client and server on which `change` makes other frames of each frame that the client
+/// sends; `None` cuts it off.
+pub async fn through(
+    target: std::net::SocketAddr,
+    mut change: impl FnMut(usize, Vec<u8>) -> Option<Vec<Vec<u8>>> + Send + 'static,
+) -> String {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    let way = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = way.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (client, _) = way.accept().await.unwrap();
+        let server = TcpStream::connect(target).await.unwrap();
+        let ((mut from, mut back), (mut answers, mut to)) =
+            (client.into_split(), server.into_split());
+        let answers = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        let mut n = 0;
+        while let Ok(Some(frame)) = super::read_frame(&mut from).await {
+            let Some(frames) = change(n, frame) else {
+                break;
+            };
+            n += 1;
+            for frame in frames {
+                if to.write_all(&super::frame(&frame)).await.is_err() {
+                    break;
+                }
+            }
+        }
+        let _ = to.shutdown().await;
+        let _ = answers.await;
+    });
+    format!("tcp://127.0.0.1:{port}")
+}
