@@ -170,7 +170,7 @@ async fn dropped_messages_leave_no_gap() {
             .unwrap();
         let url = server.listening()[0].to_string();
         let mut connection = dial(&url, psk()).await.unwrap();
-        let session = common::only_session(&server.sessions()).await;
+        let session = common::only_session(server.sessions()).await;
         let mut sent = 0_u64;
         // until the peer's buffers are full, and then some
         while session.statistics().messages_dropped < 100 {
@@ -237,7 +237,7 @@ async fn plain_and_piped_peers_do_not_mix() {
             frame(b"\0NSE1"),
             frame(b""),
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            frame(b"NSP2c\x0e\0\00123456789abcdef"),
+            frame(b"NSP2c\x0e\0\x000123456789abcdef"),
         ] {
             let mut plain = piped.dial().await;
             plain.write_all(&hello).await.unwrap();

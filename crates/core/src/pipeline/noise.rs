@@ -231,7 +231,7 @@ impl Cipher {
             if *compressed.get_or_insert(header.compressed) != header.compressed {
                 return broken("its records contradict each other");
             }
-            if header.more != !behind.is_empty() {
+            if header.more == behind.is_empty() {
                 return broken("a record is missing, or there is one too many");
             }
             if header.goodbye && !first {

@@ -26,9 +26,9 @@ fn offers_are_what_the_documents_say() {
         (b"hello, world", "no pipeline"),
         (b"\0NSE1", "envelope"),
         (b"NSP2c\0\0\0", "another version"),
-        (b"NSP1c\0\0\00123456789abcde", "cut short"),
-        (b"NSP1x\0\0\00123456789abcdef", "neither"),
-        (b"NSP1s\0\x04\00123456789abcdef", "not known here"),
+        (b"NSP1c\0\0\x000123456789abcde", "cut short"),
+        (b"NSP1x\0\0\x000123456789abcdef", "neither"),
+        (b"NSP1s\0\x04\x000123456789abcdef", "not known here"),
     ] {
         let error = Offer::decode(frame).unwrap_err().to_string();
         assert!(error.contains(why), "{frame:?}: {error}");
