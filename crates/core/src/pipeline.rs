@@ -50,6 +50,10 @@ struct Inner {
 }
 
 /// The settings of the encryption, and its secrets.
+#[cfg_attr(
+    not(feature = "noise"),
+    expect(dead_code, reason = "nobody can use them")
+)]
 struct Keys {
     settings: Noise,
     psk: Option<Zeroizing<[u8; 32]>>,

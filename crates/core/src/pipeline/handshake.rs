@@ -7,7 +7,7 @@ use std::time::Duration;
 use network_system_wire::pipeline::{MAX_HANDSHAKE, Offer, Role};
 
 use super::noise::{Cipher, Handshake};
-use super::{Keys, ReadyPipeline, compress, steps};
+use super::{Keys, ReadyPipeline, steps};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
@@ -201,7 +201,7 @@ fn disagreement(ours: &Offer, theirs: &Offer) -> Error {
 /// What we want, if the peer can undo it.
 fn understood(wanted: Compression, accepts: u8) -> Compression {
     match wanted.algorithm() {
-        Some(algorithm) if accepts & algorithm.bit() & compress::ACCEPTS == 0 => {
+        Some(algorithm) if accepts & algorithm.bit() == 0 => {
             tracing::debug!(%wanted, "the peer cannot undo it: messages go uncompressed");
             Compression::None
         }
