@@ -46,6 +46,7 @@ missing_packages() {
     local packages=""
     command -v cc >/dev/null || packages="$packages gcc libc6-dev"
     command -v python3 >/dev/null || packages="$packages python3"
+    python3 -c "import ensurepip" >/dev/null 2>&1 || packages="$packages python3-venv"
     command -v socat >/dev/null || packages="$packages socat"
     # for its program systemd-socket-activate
     [ "$(uname -s)" = Darwin ] || command -v systemd-socket-activate >/dev/null || packages="$packages systemd"
@@ -84,6 +85,17 @@ prepare() {
             return 1
         fi
     fi
+    python_packages
+}
+
+# What the Python peers import, in an environment of its own. Made again when the list has changed.
+python_packages() {
+    local list=crates/network-system/tests/interop/requirements.txt python="$target/python"
+    cmp -s "$list" "$python/installed.txt" && return 0
+    echo "installing what $list names into $python"
+    python3 -m venv --clear "$python" &&
+        "$python/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$list" &&
+        cp "$list" "$python/installed.txt"
 }
 
 # --- the steps: one function each, run from the root of the repository ---------------------------

@@ -3,6 +3,7 @@
 mod ip_list;
 mod link;
 mod pem;
+mod pipeline;
 mod protection;
 mod text;
 mod tls;
@@ -18,6 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub use ip_list::{IpList, IpListError};
 pub use link::LinkConfig;
 pub use pem::Pem;
+pub use pipeline::{
+    Compression, Noise, NoiseKey, ParseCompressionError, ParsePublicKeyError, Pipeline, PublicKey,
+};
 pub use protection::{ProtectionConfig, RateExceeded, SessionLimits};
 pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
 pub use worker::WorkerConfig;
@@ -52,6 +56,9 @@ pub struct SessionConfig {
     pub request_timeout: Duration,
     /// What the session puts up with from its peer.
     pub limits: SessionLimits,
+    /// Compression and encryption of messages. Both sides must have one. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
 }
 
 impl Default for SessionConfig {
@@ -66,6 +73,7 @@ impl Default for SessionConfig {
             close_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             limits: SessionLimits::default(),
+            pipeline: None,
         }
     }
 }
@@ -122,6 +130,9 @@ impl SessionConfig {
             "must be at least 1",
         )?;
         self.limits.validate(path)?;
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.validate(&format!("{path}pipeline."), &self.framing)?;
+        }
         let prefixed = matches!(self.framing, Framing::LengthPrefix(_) | Framing::Custom(_));
         check(
             !self.envelope || prefixed,

@@ -84,6 +84,12 @@ impl InQueue {
         }
     }
 
+    /// Takes messages of another size at most from now on: never a smaller one than before.
+    pub(crate) fn raise_limit(&mut self, encoding: &Encoding) {
+        let Self { framing, quick, .. } = Self::new(encoding);
+        (self.framing, self.quick) = (framing, quick);
+    }
+
     /// The next messages where they can be found in as few instructions as can be: whole ones in
     /// the buffer, in the default framing. What these do not find, [`find`](Self::find) does.
     /// Those that were taken are told to [`consume_to`](Self::consume_to).

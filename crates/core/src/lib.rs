@@ -27,6 +27,7 @@ mod message;
 mod out_queue;
 mod outbox;
 mod outgoing;
+mod pipeline;
 mod protection;
 mod requests;
 mod server;
@@ -50,13 +51,14 @@ pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
 pub use link::{
-    Bound, Endpoint, Link, LinkInfo, Listener, ListeningSocket, PeerCertificate, ProxyInfo, Sent,
-    Sink, Sockets, Source, TlsInfo, Transports,
+    Bound, Endpoint, Link, LinkInfo, Listener, ListeningSocket, NoiseInfo, PeerCertificate,
+    PipelineInfo, ProxyInfo, Sent, Sink, Sockets, Source, TlsInfo, Transports,
 };
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
+pub use pipeline::{Piped, ReadyPipeline, noise_key};
 pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, ServerState, Sessions};

@@ -1,6 +1,7 @@
 //! The seam between the engine and transports: [`Source`], [`Sink`], [`Link`], [`Listener`] and
 //! [`Transports`].
 
+mod agreed;
 mod identity;
 mod sockets;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Introduced;
+pub use agreed::{NoiseInfo, PipelineInfo};
 pub use identity::{PeerCertificate, TlsInfo};
 pub use sockets::{ListeningSocket, Sockets};
 
@@ -121,6 +123,8 @@ pub struct LinkInfo {
     pub envelope: bool,
     /// What was agreed on and who the peer is, where TLS is used.
     pub tls: Option<Arc<TlsInfo>>,
+    /// What was agreed on and who the peer is, where messages go through a pipeline.
+    pub pipeline: Option<Arc<PipelineInfo>>,
     /// Through which proxy the peer has come, where that has said so in the PROXY protocol.
     pub proxy: Option<Arc<ProxyInfo>>,
 }
@@ -149,6 +153,7 @@ impl LinkInfo {
             envelope: config.session.envelope,
             tls: None,
             proxy: None,
+            pipeline: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::address;
 use crate::failure::{EXIT_CODES, Failure, Result};
 use crate::log::LogArgs;
 use crate::modes::Mode;
+use crate::pipeline::PipelineArgs;
 use crate::{interval, log, output};
 
 /// Where the server listens unless told otherwise: only this machine can reach it.
@@ -55,7 +56,8 @@ pub struct Overrides {
     ///
     /// tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as
-    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, allow, deny, proxies).
+    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, pipeline, compress,
+    /// allow, deny, proxies).
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 
@@ -73,6 +75,9 @@ pub struct Overrides {
     /// Only clients with a certificate of this authority may connect with TLS
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+
+    #[command(flatten)]
+    pipeline: PipelineArgs,
 
     /// What to do with each message [default: echo]
     #[arg(long, value_enum)]
@@ -122,6 +127,7 @@ impl Settings {
                 tls.client_auth = ClientAuth::Required;
             }
         }
+        overrides.pipeline.apply(&mut settings.server.session);
         if let Some(mode) = overrides.mode {
             settings.mode = mode;
         }

@@ -19,6 +19,7 @@ use network_system::config::{ClientConfig, LinkConfig};
 use crate::failure::{EXIT_CODES, Exit, Failure, Result};
 use crate::interval::{self, Interval};
 use crate::log::LogArgs;
+use crate::pipeline::PipelineArgs;
 use crate::{address, log};
 use input::Input;
 use print::Printer;
@@ -47,7 +48,8 @@ for peers that stop to answer once it is closed. With --count neither matters: i
 many messages have come.
 
 The query of the URL changes settings: framing (length, length:2le, varint, lines, delimiter:0d0a,
-raw), envelope (true or false), max_message (bytes), tls (true or false).";
+raw), envelope (true or false), max_message (bytes), tls (true or false), pipeline (true or false),
+compress (none, lz4, deflate, zstd).";
 
 /// Connect to a server: each line of input is sent as a message, each message is printed.
 #[derive(Args, Debug)]
@@ -98,6 +100,9 @@ pub struct ConnectArgs {
     tls: TlsArgs,
 
     #[command(flatten)]
+    pipeline: PipelineArgs,
+
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -129,6 +134,15 @@ impl Tally {
             self.sent.get(),
             self.received.get()
         )
+    }
+}
+
+impl ConnectArgs {
+    /// The settings of a client with these options.
+    fn client_config(&self) -> ClientConfig {
+        let mut config = self.tls.client_config();
+        self.pipeline.apply(&mut config.session);
+        config
     }
 }
 

@@ -12,6 +12,7 @@ mod limits;
 mod log;
 mod modes;
 mod output;
+mod pipeline;
 mod serve;
 mod signals;
 
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Config(config::ConfigArgs),
     Cert(cert::CertArgs),
+    NoiseKey(pipeline::NoiseKeyArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     BenchServer(bench::ServerArgs),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => return bench::run(args),
         Command::Config(args) => config::run(args),
         Command::Cert(args) => cert::run(args),
+        Command::NoiseKey(args) => pipeline::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::BenchServer(args) => return bench::run_server(args),
         Command::BenchClient(args) => return bench::run_client(args),

@@ -349,3 +349,41 @@ mod signals {
         stuck.join().unwrap();
     }
 }
+
+/// Keys from files, made by `noise-key`; who has another key gets nothing.
+#[test]
+fn noise_keys_are_made_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for name in ["shared", "other"] {
+        let mut command = netsys();
+        command.args(["noise-key", &path(name)]);
+        let (public, _) = ended(&run(command, b""), 0);
+        assert_eq!(public.trim().len(), 64, "{public}");
+        assert!(
+            !std::fs::read_to_string(path(name))
+                .unwrap()
+                .contains(public.trim())
+        );
+        // a key is never replaced
+        let mut again = netsys();
+        again.args(["noise-key", &path(name)]);
+        assert!(!run(again, b"").status.success());
+    }
+    let server = Server::start(&["--compress", "zstd", "--noise-psk-file", &path("shared")]);
+    for (key, works) in [("shared", true), ("other", false)] {
+        let mut command = netsys();
+        let url = format!("tcp://127.0.0.1:{}", server.port());
+        command.args([
+            "connect",
+            "--noise-psk-file",
+            &path(key),
+            "--count",
+            "1",
+            &url,
+        ]);
+        let output = run(command, b"hello\n");
+        assert_eq!(output.status.success(), works, "{key}: {output:?}");
+        assert_eq!(output.stdout == b"hello\n", works, "{key}: {output:?}");
+    }
+}

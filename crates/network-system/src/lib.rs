@@ -84,10 +84,10 @@ pub use network_system_core::{
     Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
     Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Introduced,
     Latency, Link, LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind,
-    MessageRef, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, ProxyInfo, Request,
-    Result, Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets,
-    Source, Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config,
-    read_proxy_header, wire,
+    MessageRef, NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped,
+    PipelineInfo, ProxyInfo, ReadyPipeline, Request, Result, Sending, Sent, ServerState, Session,
+    SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink, TlsInfo,
+    Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes, restart};
 

@@ -75,6 +75,8 @@ async fn the_bytes_in_the_protocol_are_what_is_sent() {
         ("text lines", "framing=lines"),
         ("text envelope", "envelope=true"),
         ("text failure", "envelope=true"),
+        #[cfg(feature = "compression")]
+        ("text pipeline", "pipeline=true"),
     ] {
         let (_server, mut stream, _) = documented(query).await;
         for block in blocks(info) {

@@ -3,9 +3,11 @@
 use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
+use network_system_core::wire::pipeline::Role;
 use network_system_core::{
     Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
-    MemoryListener, OutQueue, Result, Sent, Sink, Source, StreamLink, Transports,
+    MemoryListener, OutQueue, Piped, ReadyPipeline, Result, Sent, Sink, Source, StreamLink,
+    Transports,
 };
 use tokio::io::DuplexStream;
 
@@ -15,7 +17,8 @@ use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 
 /// Every transport that this build has: `tcp://`, `tls://`, `memory://`, and `unix://` where the
-/// system has Unix sockets; each with `?tls=true` is one with TLS.
+/// system has Unix sockets; each with `?tls=true` is one with TLS,
+/// and each can have a pipeline.
 ///
 /// Clones share what TLS has read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,8 @@ pub enum AnyLink {
     Memory(StreamLink<DuplexStream>),
     /// With TLS, over any of the others.
     Tls(TlsLink),
+    /// Through a pipeline, over any of the others.
+    Piped(Box<Piped<AnyLink>>),
 }
 
 /// An address of any of these transports.
@@ -69,6 +74,8 @@ pub enum AnyBound {
     TlsUnix(TlsBound<UnixBound>),
     /// A name inside this process with TLS.
     TlsMemory(TlsBound<MemoryBound>),
+    /// Any of them, with a pipeline.
+    Piped(Box<AnyBound>, ReadyPipeline),
 }
 
 /// A listener of any of these transports.
@@ -87,6 +94,8 @@ pub enum AnyListener {
     TlsUnix(TlsListener<UnixAcceptor>),
     /// On a name inside this process, with TLS.
     TlsMemory(TlsListener<MemoryListener>),
+    /// On any of them, with a pipeline.
+    Piped(Box<AnyListener>, ReadyPipeline),
 }
 
 /// The same expression for whichever link it is.
@@ -98,6 +107,7 @@ macro_rules! each {
             Self::Unix($one) => $do,
             Self::Memory($one) => $do,
             Self::Tls($one) => $do,
+            Self::Piped($one) => $do,
         }
     };
 }
@@ -108,7 +118,31 @@ impl AnyLink {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(link) => Some(link.get_ref()),
+            Self::Piped(link) => link.get_ref().tcp(),
             _ => None,
+        }
+    }
+
+    /// As [`open`](Link::open), of one without a pipeline.
+    async fn open_below(self) -> Result<Self> {
+        Ok(match self {
+            Self::Tls(link) => Self::Tls(link.open().await?),
+            open => open,
+        })
+    }
+}
+
+impl AnyLink {
+    /// As [`learn_client`](Link::learn_client), of one without a pipeline.
+    async fn learn_client_below(&mut self) -> Result<Introduced> {
+        match self {
+            Self::Tcp(link) => link.learn_client().await,
+            #[cfg(unix)]
+            Self::Unix(link) => link.learn_client().await,
+            Self::Memory(link) => link.learn_client().await,
+            Self::Tls(link) => link.learn_client().await,
+            // there is no pipeline in a pipeline
+            Self::Piped(_) => Ok(Introduced::Nobody),
         }
     }
 }
@@ -125,7 +159,7 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_) | Self::Tls(_) => false,
+            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) => false,
         }
     }
 }
@@ -158,13 +192,22 @@ impl Link for AnyLink {
     }
 
     async fn learn_client(&mut self) -> Result<Introduced> {
-        each!(self, link => link.learn_client().await)
+        match self {
+            Self::Piped(link) => {
+                let introduced = link.get_mut().learn_client_below().await?;
+                link.learnt();
+                Ok(introduced)
+            }
+            link => link.learn_client_below().await,
+        }
     }
 
     async fn open(self) -> Result<Self> {
         Ok(match self {
-            Self::Tls(link) => Self::Tls(link.open().await?),
-            open => open,
+            Self::Piped(link) if !link.is_open() => {
+                Self::Piped(Box::new(link.open_over(Self::open_below).await?))
+            }
+            link => link.open_below().await?,
         })
     }
 }
@@ -182,6 +225,7 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => bound.local(),
             Self::TlsMemory(bound) => bound.local(),
+            Self::Piped(bound, _) => bound.local(),
         }
     }
 
@@ -195,6 +239,7 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
             Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
+            Self::Piped(bound, pipeline) => AnyListener::Piped(Box::new(bound.start()?), pipeline),
         })
     }
 }
@@ -203,6 +248,20 @@ impl Listener for AnyListener {
     type Link = AnyLink;
 
     async fn accept(&mut self) -> Result<AnyLink> {
+        match self {
+            Self::Piped(listener, pipeline) => {
+                let link = listener.accept_below().await?;
+                let link = Piped::accepted(link, pipeline.clone());
+                Ok(AnyLink::Piped(Box::new(link)))
+            }
+            listener => listener.accept_below().await,
+        }
+    }
+}
+
+impl AnyListener {
+    /// As [`accept`](Listener::accept), of one without a pipeline.
+    async fn accept_below(&mut self) -> Result<AnyLink> {
         Ok(match self {
             Self::Tcp(listener) => AnyLink::Tcp(listener.accept().await?),
             #[cfg(unix)]
@@ -212,6 +271,8 @@ impl Listener for AnyListener {
             #[cfg(unix)]
             Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
             Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
+            // there is no pipeline in a pipeline
+            Self::Piped(..) => std::future::pending().await,
         })
     }
 }
@@ -270,6 +331,46 @@ impl Transports for Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
+        let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Server)? else {
+            return self.bind_below(address, config, workers).await;
+        };
+        let bound = self.bind_below(address, &below, workers).await?;
+        let piped = |bound| AnyBound::Piped(Box::new(bound), pipeline.clone());
+        Ok(bound.into_iter().map(piped).collect())
+    }
+
+    async fn connect(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        if config.session.pipeline.is_some() {
+            // in a box, so that a plain connect is not as large as one with it
+            return Box::pin(self.connect_piped(address, config)).await;
+        }
+        self.connect_below(address, config).await
+    }
+
+    fn reload(&self) -> Result<()> {
+        self.tls.reload()
+    }
+}
+
+impl Schemes {
+    /// Connects to an address whose links have a pipeline.
+    async fn connect_piped(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Client)? else {
+            return self.connect_below(address, config).await;
+        };
+        let link = self.connect_below(address, &below).await?;
+        let link = Piped::connect(link, pipeline).await;
+        let link = link.map_err(|error| error.peer(address))?;
+        Ok(AnyLink::Piped(Box::new(link)))
+    }
+
+    /// Takes an address, whatever pipeline is above it.
+    async fn bind_below(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> Result<Vec<AnyBound>> {
         if secure(address, config) {
             return self.bind_tls(address, config, workers).await;
         }
@@ -291,7 +392,8 @@ impl Transports for Schemes {
         })
     }
 
-    async fn connect(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+    /// Connects to an address, whatever pipeline is above it.
+    async fn connect_below(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         if secure(address, config) {
             // in a box, so that a connect without TLS is not as large as one with it
             return Box::pin(self.connect_tls(address, config)).await;
@@ -303,9 +405,5 @@ impl Transports for Schemes {
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),
             _ => return Err(address.unknown_scheme(Self::KNOWN).into()),
         })
-    }
-
-    fn reload(&self) -> Result<()> {
-        self.tls.reload()
     }
 }

@@ -31,6 +31,7 @@ mod error;
 mod framing;
 mod length_prefix;
 mod lines;
+pub mod pipeline;
 pub mod proxy;
 mod raw;
 mod search;

@@ -15,8 +15,8 @@ use super::{Client, ClientState, Shared};
 use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{
-    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, SessionLimits,
-    TlsClientConfig,
+    Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, Pipeline,
+    SessionLimits, TlsClientConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -200,6 +200,12 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     /// server must do the same. Default: no.
     pub fn envelope(mut self, on: bool) -> Self {
         self.config.session.envelope = on;
+        self
+    }
+
+    /// Compresses and encrypts messages; the peers must have a pipeline, too. Default: none.
+    pub fn pipeline(mut self, pipeline: Pipeline) -> Self {
+        self.config.session.pipeline = Some(pipeline);
         self
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientConfig, ProtectionConfig, ServerConfig, SessionConfig, SocketOptions, TlsClientConfig,
-    TlsServerConfig,
+    ClientConfig, Pipeline, ProtectionConfig, ServerConfig, SessionConfig, SocketOptions,
+    TlsClientConfig, TlsServerConfig,
 };
 use crate::error::Result;
 use crate::link::Sockets;
@@ -52,8 +52,9 @@ impl From<&ClientConfig> for LinkConfig {
 }
 
 impl LinkConfig {
-    /// Applies the query of an address: `framing`, `envelope`, `max_message` and `tls`; for
-    /// listeners also `allow`, `deny` and `proxies`, each as networks with commas between them.
+    /// Applies the query of an address: `framing`, `envelope`, `max_message`, `tls`, `pipeline` and
+    /// `compress`; for listeners also `allow`, `deny` and `proxies`, each as networks with commas
+    /// between them.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument), pointing at the part that is
@@ -67,6 +68,8 @@ impl LinkConfig {
             "allow",
             "deny",
             "proxies",
+            "pipeline",
+            "compress",
         ])?;
         let mut config = self.clone();
         if let Some(framing) = address.parse_query("framing")? {
@@ -93,6 +96,16 @@ impl LinkConfig {
                 *list = networks;
             }
         }
+        match address.parse_query("pipeline")? {
+            Some(true) => {
+                config.session.pipeline = config.session.pipeline.or(Some(Pipeline::new()))
+            }
+            Some(false) => config.session.pipeline = None,
+            None => {}
+        }
+        if let Some(compress) = address.parse_query("compress")? {
+            config.session.pipeline.get_or_insert_default().compress = compress;
+        }
         config.session.validate("")?;
         Ok(config)
     }
@@ -101,7 +114,14 @@ impl LinkConfig {
     /// do is an error and not ignored.
     pub(crate) fn for_connect(&self, address: &crate::Address) -> Result<Self> {
         let config = self.for_address(address)?;
-        address.check_query(&["framing", "envelope", "max_message", "tls"])?;
+        address.check_query(&[
+            "framing",
+            "envelope",
+            "max_message",
+            "tls",
+            "pipeline",
+            "compress",
+        ])?;
         Ok(config)
     }
 }

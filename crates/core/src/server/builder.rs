@@ -10,7 +10,7 @@ use super::Server;
 use super::signals::Signals;
 use crate::close::CloseReason;
 use crate::config::{
-    Heartbeat, OutboxConfig, OverflowPolicy, ServerConfig, TlsServerConfig, WorkerConfig,
+    Heartbeat, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig, WorkerConfig,
 };
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -201,6 +201,12 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// peers must do the same. Default: no.
     pub fn envelope(mut self, on: bool) -> Self {
         self.config.session.envelope = on;
+        self
+    }
+
+    /// Compresses and encrypts messages; the peers must have a pipeline, too. Default: none.
+    pub fn pipeline(mut self, pipeline: Pipeline) -> Self {
+        self.config.session.pipeline = Some(pipeline);
         self
     }
 

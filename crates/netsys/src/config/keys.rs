@@ -38,9 +38,25 @@ const fn unset(path: &'static str, what: &'static str, shown: &'static str) -> K
     }
 }
 
+/// A key of a table that is not there unless it is written.
+const fn optional(
+    path: &'static str,
+    what: &'static str,
+    allowed: &'static str,
+    shown: &'static str,
+) -> Key {
+    Key {
+        path,
+        what,
+        allowed,
+        unset: Some(shown),
+    }
+}
+
 const BYTES: &str = "a number of bytes";
 const POSITIVE: &str = "a number of bytes, at least 1";
 const COUNT: &str = "a whole number, at least 1";
+const KEY_FILE: &str = "the path of a file that has 64 hexadecimal digits";
 const SWITCH: &str = "true or false";
 const DURATION: &str = "a duration in quotes, such as \"10s\" or \"1m 30s\"";
 const FILES: &str = "a list of files in PEM form, such as [\"/etc/tls/ca.pem\"]";
@@ -203,6 +219,60 @@ const KEYS: &[Key] = &[
         "server.session.heartbeat.missed",
         "Unanswered probes after which a peer is dead.",
         COUNT,
+    ),
+    optional(
+        "server.session.pipeline.compress",
+        "How messages that are sent are compressed. With this table peers need a pipeline, too.",
+        "\"none\", \"lz4\", \"deflate\" or \"zstd\", with a level \"deflate:9\" or \"zstd:19\"",
+        "\"none\"",
+    ),
+    optional(
+        "server.session.pipeline.threshold",
+        "Messages of fewer bytes are sent as they are.",
+        BYTES,
+        "512",
+    ),
+    optional(
+        "server.session.pipeline.noise.pattern",
+        "Encryption with the Noise protocol: one shared key, or a key pair for each.",
+        "\"NNpsk0\", \"XX\" or \"IK\"",
+        "\"NNpsk0\"",
+    ),
+    optional(
+        "server.session.pipeline.noise.psk",
+        "The file with the shared key of NNpsk0; `netsys noise-key` makes one.",
+        KEY_FILE,
+        "\"/etc/netsys/shared.key\"",
+    ),
+    optional(
+        "server.session.pipeline.noise.key",
+        "The file with our private key of XX and IK; `netsys noise-key` makes one.",
+        KEY_FILE,
+        "\"/etc/netsys/noise.key\"",
+    ),
+    optional(
+        "server.session.pipeline.noise.peers",
+        "The public keys of the peers to accept with XX and IK.",
+        "a list of keys of 64 hexadecimal digits",
+        "[]",
+    ),
+    optional(
+        "server.session.pipeline.noise.danger_accept_any_peer",
+        "DANGER: accept every peer with XX and IK, whoever it is.",
+        SWITCH,
+        "false",
+    ),
+    optional(
+        "server.session.pipeline.noise.rekey_messages",
+        "The sender takes another key after so many messages.",
+        COUNT,
+        "65536",
+    ),
+    optional(
+        "server.session.pipeline.noise.rekey_bytes",
+        "The sender takes another key after so many bytes.",
+        POSITIVE,
+        "1073741824",
     ),
     key(
         "server.socket.nodelay",
@@ -369,7 +439,13 @@ pub(super) fn print(settings: &Settings) -> Result<String> {
         let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         if parent != table {
             table = parent;
-            let _ = write!(out, "\n[{parent}]\n");
+            // an empty table would mean something where there is none
+            let off = if get(&values, parent).is_some() || parent.is_empty() {
+                ""
+            } else {
+                "# "
+            };
+            let _ = write!(out, "\n{off}[{parent}]\n");
         }
         let _ = writeln!(out, "# {} Allowed: {}.", key.what, key.allowed);
         let value = get(&values, key.path).map(Value::to_string);
@@ -393,6 +469,7 @@ fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use network_system::config::{Noise, Pipeline};
 
     fn paths(table: &Table, prefix: &str, found: &mut Vec<String>) {
         for (name, value) in table {
@@ -409,6 +486,11 @@ mod tests {
         let mut settings = Settings::default();
         settings.server.socket.receive_buffer = Some(1);
         settings.server.socket.send_buffer = Some(1);
+        let noise = Noise {
+            psk: Some("psk".into()),
+            ..Noise::xx("key")
+        };
+        settings.server.session.pipeline = Some(Pipeline::new().noise(noise));
         let mut found = Vec::new();
         paths(&Table::try_from(&settings).unwrap(), "", &mut found);
         found.sort();

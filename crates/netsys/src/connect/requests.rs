@@ -50,7 +50,7 @@ pub async fn run(
 ) -> Result<()> {
     let show = Show(Arc::new(Mutex::new(printer)));
     let client = Client::builder(&args.url)
-        .config(args.tls.client_config())
+        .config(args.client_config())
         .envelope(true)
         .reconnect(Backoff::never())
         .handler(show.clone())

@@ -27,7 +27,7 @@ pub async fn run(
     mut printer: Printer,
     tally: &Tally,
 ) -> Result<()> {
-    let config = args.tls.client_config();
+    let config = args.client_config();
     let connection = network_system::connect_with(&args.url, &config).await;
     let connection = connection.map_err(|error| Failure::connecting(&error))?;
     if interactive {

@@ -85,6 +85,9 @@ fn reachable(address: &Address, link: &LinkConfig) -> String {
     if session.max_message != usual.max_message {
         query.push(format!("max_message={}", session.max_message));
     }
+    if let Some(pipeline) = &session.pipeline {
+        query.push(format!("compress={}", pipeline.compress));
+    }
     if link.tls && address.scheme() != "tls" {
         query.push("tls=true".to_owned());
     }
@@ -117,7 +120,7 @@ fn this_program() -> String {
 fn without_netsys(mode: Mode, address: &Address, session: &SessionConfig) -> Option<String> {
     let framing = session.framing.to_string();
     match (address.scheme(), address.port(), framing.as_str()) {
-        _ if session.envelope => None,
+        _ if session.envelope || session.pipeline.is_some() => None,
         ("tcp", Some(port), "length") => Some(python(mode, &host(address), port)),
         ("tls", Some(port), "lines") => Some(format!(
             "openssl s_client -quiet -connect {}:{port}",
