@@ -27,7 +27,9 @@ mod message;
 mod out_queue;
 mod outbox;
 mod outgoing;
+mod pool;
 mod requests;
+mod resilience;
 mod server;
 mod session;
 mod statistics;
@@ -56,7 +58,11 @@ pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
+pub use pool::{ConnectionPool, PoolConfig, PoolStatistics, PooledConnection};
 pub use requests::Request;
+pub use resilience::{
+    BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, CircuitBreaker,
+};
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};

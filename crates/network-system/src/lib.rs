@@ -81,12 +81,13 @@ use network_system_core::config::{ClientConfig, ServerConfig};
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
-    Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
-    Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency,
-    Link, LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
-    OutQueue, Outcome, Outgoing, PeerCertificate, Request, Result, Sending, Sent, Session,
-    SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, TlsInfo, Transports,
-    Workers, ZERO_COPY, config, wire,
+    Address, AddressError, Bound, BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics,
+    BroadcastReport, CircuitBreaker, ClientState, CloseReason, DrainReport, Encoding, Endpoint,
+    Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency, Link,
+    LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
+    OutQueue, Outcome, Outgoing, PeerCertificate, PoolConfig, PoolStatistics, Request, Result,
+    Sending, Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics,
+    StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 
@@ -121,6 +122,12 @@ pub type ConnectionSender = network_system_core::ConnectionSender<AnyLink>;
 
 /// Accepts connections that you drive; see [`network_system_core::ConnectionListener`].
 pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
+
+/// Connections that are lent; see [`network_system_core::ConnectionPool`].
+pub type ConnectionPool = network_system_core::ConnectionPool<Schemes>;
+
+/// A connection that is lent; see [`network_system_core::PooledConnection`].
+pub type PooledConnection = network_system_core::PooledConnection<Schemes>;
 
 /// What connections at the coroutine level share: what TLS has read, and the sessions that can be
 /// resumed.
