@@ -61,7 +61,8 @@ pub use outgoing::Outgoing;
 pub use pool::{ConnectionPool, PoolConfig, PoolStatistics, PooledConnection};
 pub use requests::Request;
 pub use resilience::{
-    BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, CircuitBreaker,
+    Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit, BreakerState,
+    BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RetryBudget,
 };
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, Sessions};
 pub use session::{Sending, Session, SessionStatistics};

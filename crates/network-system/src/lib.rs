@@ -81,13 +81,14 @@ use network_system_core::config::{ClientConfig, ServerConfig};
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
-    Address, AddressError, Bound, BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics,
-    BroadcastReport, CircuitBreaker, ClientState, CloseReason, DrainReport, Encoding, Endpoint,
-    Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Latency, Link,
-    LinkInfo, Listener, Memory, Message, MessageBatch, MessageKind, MessageRef, OnMessage,
-    OutQueue, Outcome, Outgoing, PeerCertificate, PoolConfig, PoolStatistics, Request, Result,
-    Sending, Sent, Session, SessionStatistics, Sessions, Side, Sink, Source, Statistics,
-    StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, wire,
+    Address, AddressError, Balance, Balancer, BalancerConfig, Bound, BreakerConfig, BreakerPermit,
+    BreakerState, BreakerStatistics, BroadcastReport, Choice, CircuitBreaker, ClientState,
+    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Ignore,
+    InQueue, Inbox, IntoMessage, Latency, Link, LinkInfo, Listener, Memory, Message, MessageBatch,
+    MessageKind, MessageRef, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, PoolConfig,
+    PoolStatistics, Request, RequestPoolConfig, Result, RetryBudget, Sending, Sent, Session,
+    SessionStatistics, Sessions, Side, Sink, Source, Statistics, StreamLink, TlsInfo, Transports,
+    Workers, ZERO_COPY, config, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes};
 
@@ -125,6 +126,9 @@ pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
 
 /// Connections that are lent; see [`network_system_core::ConnectionPool`].
 pub type ConnectionPool = network_system_core::ConnectionPool<Schemes>;
+
+/// Requests over a few connections; see [`network_system_core::RequestPool`].
+pub type RequestPool = network_system_core::RequestPool<Schemes>;
 
 /// A connection that is lent; see [`network_system_core::PooledConnection`].
 pub type PooledConnection = network_system_core::PooledConnection<Schemes>;
