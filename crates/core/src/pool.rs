@@ -328,10 +328,10 @@ impl<T: Transports> Inner<T> {
 
     /// Looks at every idle connection: closes those that are over, answers and sends pings.
     async fn look_after(self: &Arc<Self>) {
-        let mut due = self.slots.take_idle(|_| false);
-        // the oldest last, so that they are back where they were
-        for (key, mut idle) in due.drain(..) {
-            let permit = Permit::new(self.clone(), key);
+        // all have their permits first: dropped in the middle, this loses none
+        let own = |(key, idle)| (Permit::new(self.clone(), key), idle);
+        let due: Vec<_> = self.slots.take_idle().into_iter().map(own).collect();
+        for (permit, mut idle) in due {
             match self.check(&mut idle).await {
                 None => permit.put(idle),
                 Some(why) => self.counters.discarded(why),
@@ -345,7 +345,7 @@ impl<T: Transports> Inner<T> {
             self.warm_up(&key, least);
         }
         lock_std(&self.breakers)
-            .retain(|key, breaker| self.slots.knows(key) || !breaker.is_quiet());
+            .retain(|key, breaker| self.slots.knows(key) || !breaker.is_stale());
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{echo, echo_on, eventually, within};
 use network_system::{BreakerState, ConnectionPool, ErrorKind, PoolConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 fn config(most: usize) -> PoolConfig {
@@ -156,6 +156,60 @@ async fn closing_waits_for_what_is_lent() {
     drop(lent);
     assert!(within(closing).await.unwrap());
     assert_eq!(pool.statistics().open, 0);
+}
+
+/// An echo server without this library: length prefixes on asyncio.
+const PYTHON: &str = "
+import asyncio
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readexactly(4)
+            body = await reader.readexactly(int.from_bytes(head, 'big'))
+            writer.write(head + body)
+            await writer.drain()
+    except asyncio.IncompleteReadError:
+        writer.close()
+async def main():
+    server = await asyncio.start_server(serve, '127.0.0.1', 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+";
+
+#[tokio::test]
+async fn python_is_killed_while_its_connections_are_lent_and_idle() {
+    let mut python = tokio::process::Command::new("python3")
+        .args(["-c", PYTHON])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(python.stdout.take().unwrap()).lines();
+    let port = within(printed.next_line()).await.unwrap().unwrap();
+    let url = format!("tcp://127.0.0.1:{port}");
+    let pool = ConnectionPool::new(config(4)).unwrap();
+    let calls: Vec<_> = (0..40u8)
+        .map(|n| {
+            let (pool, url) = (pool.clone(), url.clone());
+            tokio::spawn(async move {
+                let mut lent = pool.acquire(&url).await.unwrap();
+                assert_eq!(lent.exchange([n; 99]).await.unwrap(), [n; 99]);
+            })
+        })
+        .collect();
+    for call in calls {
+        within(call).await.unwrap();
+    }
+    let before = pool.statistics();
+    assert_eq!((before.acquired, before.in_use), (40, 0));
+    assert!((1..=4).contains(&before.created), "{before:?}");
+    let mut lent = within(pool.acquire(&url)).await.unwrap();
+    python.kill().await.unwrap();
+    within(lent.exchange("too late")).await.unwrap_err();
+    drop(lent);
+    let error = within(pool.acquire(&url)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[test]

@@ -280,21 +280,15 @@ impl<T> Slots<T> {
         true
     }
 
-    /// Takes out the idle items that are not to stay; they count as in use until they are
+    /// Takes out all idle items, in their order; they count as in use until they are
     /// [put back](Self::put) or [released](Self::release).
-    pub(super) fn take_idle(&self, mut stays: impl FnMut(&T) -> bool) -> Vec<(Arc<str>, T)> {
-        let mut taken = Vec::new();
+    pub(super) fn take_idle(&self) -> Vec<(Arc<str>, T)> {
         let mut state = lock(&self.state);
-        for (name, key) in &mut state.keys {
-            for item in std::mem::take(&mut key.idle) {
-                if stays(&item) {
-                    key.idle.push_back(item);
-                } else {
-                    taken.push((name.clone(), item));
-                }
-            }
-        }
-        taken
+        let each = state.keys.iter_mut().flat_map(|(name, key)| {
+            let items = std::mem::take(&mut key.idle);
+            items.into_iter().map(|item| (name.clone(), item))
+        });
+        each.collect()
     }
 
     /// Nothing is handed out any more; the idle items.

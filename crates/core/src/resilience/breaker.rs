@@ -70,6 +70,8 @@ struct Core {
     /// Grows with each change of the state: what was let in before says nothing about now.
     phase: u64,
     until: Instant,
+    /// When a call was last asked for.
+    asked: Instant,
     in_row: u32,
     recent: VecDeque<bool>,
     probing: u32,
@@ -89,6 +91,7 @@ impl Core {
 
     /// The phase that a call belongs to, or for how long there is none.
     fn admit(&mut self, config: &BreakerConfig, now: Instant) -> Result<u64, Duration> {
+        self.asked = now;
         if self.state == BreakerState::Open && now >= self.until {
             self.enter(BreakerState::HalfOpen);
         }
@@ -204,6 +207,7 @@ impl CircuitBreaker {
                 state: BreakerState::Closed,
                 phase: 0,
                 until: Instant::now(),
+                asked: Instant::now(),
                 in_row: 0,
                 recent: VecDeque::new(),
                 probing: 0,
@@ -312,10 +316,10 @@ impl CircuitBreaker {
         lock(&self.0.core).statistics
     }
 
-    /// Whether it is as good as new, and may be forgotten.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let core = lock(&self.0.core);
-        core.state == BreakerState::Closed && core.in_row == 0
+    /// Whether it may be forgotten: nobody has asked for twice the time that it would stay open.
+    pub(crate) fn is_stale(&self) -> bool {
+        let unused = lock(&self.0.core).asked.elapsed();
+        unused > self.0.config.open_for.saturating_mul(2)
     }
 }
 
@@ -431,6 +435,7 @@ mod loom_models {
                 state: BreakerState::Open,
                 phase: 1,
                 until: now,
+                asked: now,
                 in_row: 0,
                 recent: VecDeque::new(),
                 probing: 0,
