@@ -331,6 +331,7 @@ impl<T> Slots<T> {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod tests {
     use super::*;
 
@@ -396,6 +397,7 @@ mod tests {
 }
 
 #[cfg(all(test, network_system_loom))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod loom_models {
     use std::task::Wake;
 

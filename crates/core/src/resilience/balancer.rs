@@ -218,6 +218,7 @@ impl Drop for Choice {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod tests {
     use super::*;
 

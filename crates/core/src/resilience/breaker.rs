@@ -353,6 +353,7 @@ impl Drop for BreakerPermit {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod tests {
     use super::*;
 
@@ -418,6 +419,7 @@ mod tests {
 }
 
 #[cfg(all(test, network_system_loom))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod loom_models {
     use loom::thread;
 

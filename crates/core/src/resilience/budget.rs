@@ -59,6 +59,7 @@ impl RetryBudget {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 mod tests {
     use super::*;
 

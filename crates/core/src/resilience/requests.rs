@@ -38,15 +38,16 @@ pub struct RequestPoolConfig {
 
 impl Default for RequestPoolConfig {
     fn default() -> Self {
-        let mut backoff = Backoff::default();
-        backoff.initial = Duration::from_millis(50);
-        backoff.max = Duration::from_secs(1);
         Self {
             connections: 2,
             balancer: BalancerConfig::default(),
             breaker: Some(BreakerConfig::default()),
             retries: 2,
-            backoff,
+            backoff: Backoff {
+                initial: Duration::from_millis(50),
+                max: Duration::from_secs(1),
+                ..Backoff::default()
+            },
             budget: RetryBudget::default(),
             hedge_after: None,
             client: ClientConfig::default(),
