@@ -105,7 +105,7 @@ step_workspace() {
     cargo test --workspace --locked --no-fail-fast
 }
 
-# loom: every interleaving of the outbox. `--cfg` is another RUSTFLAGS, hence a target directory of
+# loom: every interleaving of the outbox, the pool's slots and the breaker. `--cfg` is another RUSTFLAGS, hence a target directory of
 # its own, so that nothing else is built again; optimised, because loom runs millions of schedules.
 step_loom() {
     CARGO_TARGET_DIR="$target/loom" \

@@ -328,6 +328,11 @@ impl<L: Link> Connection<L> {
         result.unwrap_or_else(|_| Err(self.unclosed()))
     }
 
+    /// Whether nothing is half done: no message in part has come in, and nothing waits to go out.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.inbox.is_empty()
+    }
+
     /// What the connection has done so far.
     pub fn statistics(&self) -> SessionStatistics {
         SessionStatistics {

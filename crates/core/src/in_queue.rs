@@ -352,6 +352,11 @@ impl InQueue {
         poll_read_buf(Pin::new(from), cx, &mut (&mut self.rest).limit(most))
     }
 
+    /// Whether there is nothing in it, not even a part of a message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.len() == 0 && self.rest.is_empty() && self.whole.is_empty()
+    }
+
     /// Bytes that have come, framing included.
     #[inline]
     #[must_use]

@@ -28,8 +28,10 @@ mod out_queue;
 mod outbox;
 mod outgoing;
 mod pipeline;
+mod pool;
 mod protection;
 mod requests;
+mod resilience;
 mod server;
 mod session;
 mod statistics;
@@ -59,8 +61,13 @@ pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
 pub use pipeline::{Piped, ReadyPipeline, noise_key};
+pub use pool::{ConnectionPool, PoolConfig, PoolStatistics, PooledConnection};
 pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;
+pub use resilience::{
+    Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit, BreakerState,
+    BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RetryBudget,
+};
 pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, ServerState, Sessions};
 pub use session::{Sending, Session, SessionStatistics};
 pub use statistics::{Latency, Statistics};

@@ -81,13 +81,15 @@ use network_system_core::config::{ClientConfig, ServerConfig};
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
-    Address, AddressError, Bound, BroadcastReport, ClientState, CloseReason, DrainReport, Encoding,
-    Endpoint, Error, ErrorKind, Events, Handler, Ignore, InQueue, Inbox, IntoMessage, Introduced,
-    Latency, Link, LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind,
-    MessageRef, NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped,
-    PipelineInfo, ProxyInfo, ReadyPipeline, Request, Result, Sending, Sent, ServerState, Session,
-    SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink, TlsInfo,
-    Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, wire,
+    Address, AddressError, Balance, Balancer, BalancerConfig, Bound, BreakerConfig, BreakerPermit,
+    BreakerState, BreakerStatistics, BroadcastReport, Choice, CircuitBreaker, ClientState,
+    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Ignore,
+    InQueue, Inbox, IntoMessage, Introduced, Latency, Link, LinkInfo, Listener, ListeningSocket,
+    Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo, OnMessage, OutQueue,
+    Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig, PoolStatistics, ProxyInfo,
+    ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget, Sending, Sent, ServerState,
+    Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
+    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes, restart};
 
@@ -122,6 +124,15 @@ pub type ConnectionSender = network_system_core::ConnectionSender<AnyLink>;
 
 /// Accepts connections that you drive; see [`network_system_core::ConnectionListener`].
 pub type ConnectionListener = network_system_core::ConnectionListener<Schemes>;
+
+/// Connections that are lent; see [`network_system_core::ConnectionPool`].
+pub type ConnectionPool = network_system_core::ConnectionPool<Schemes>;
+
+/// Requests over a few connections; see [`network_system_core::RequestPool`].
+pub type RequestPool = network_system_core::RequestPool<Schemes>;
+
+/// A connection that is lent; see [`network_system_core::PooledConnection`].
+pub type PooledConnection = network_system_core::PooledConnection<Schemes>;
 
 /// What connections at the coroutine level share: what TLS has read, and the sessions that can be
 /// resumed.

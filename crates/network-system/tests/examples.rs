@@ -205,6 +205,20 @@ async fn chat() {
 }
 
 #[tokio::test]
+async fn pool() {
+    let printed = run("pool").await;
+    assert_in_order(
+        &printed,
+        &[
+            "echo: hello 0",
+            "echo: hello 2",
+            "connections made: 1",
+            "answer: an answer",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn reconnect() {
     let printed = run("reconnect").await;
     assert_in_order(
