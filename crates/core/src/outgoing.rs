@@ -20,8 +20,10 @@ pub struct Outgoing<'a> {
     /// How many more messages the quick way may handle, of how many.
     steps: u64,
     limit: u64,
-    /// Whether to make room before the next message is handled.
+    /// Whether to make room before the next message is handled, and the size of the message with
+    /// which there was none left.
     full: bool,
+    crossed: usize,
 }
 
 /// The session's queue, while it is not in its [lane](crate::lane), and what writes to it.
@@ -65,18 +67,21 @@ impl<'a> Outgoing<'a> {
             steps: 0,
             limit: 0,
             full: false,
+            crossed: 0,
         }
     }
 
     /// Queues a message behind all that was sent before.
     ///
     /// It never waits. Where the outbox is full and the session's
-    /// [policy](crate::config::OverflowPolicy) is to wait, the message is queued all the same, up to twice
-    /// the limit, and [`Inbox::each`](crate::Inbox::each) stops until there is room.
+    /// [policy](crate::config::OverflowPolicy) is to wait, the message is queued all the same, and
+    /// [`Inbox::each`](crate::Inbox::each) stops until there is room. However large the message is
+    /// that passes the limit, it is taken; others that are sent for the same incoming message may
+    /// add as much as twice the limit.
     ///
     /// # Errors
-    /// As [`Session::send`](crate::Session::send); [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) also where more
-    /// than twice the limit would be queued.
+    /// As [`Session::send`](crate::Session::send); [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) also where
+    /// that would be too much.
     #[inline(always)]
     pub fn send(&mut self, message: impl IntoMessage) -> Result<()> {
         let sent = message.lend(|message| {
@@ -95,9 +100,12 @@ impl<'a> Outgoing<'a> {
     #[inline(always)]
     fn send_slowly(&mut self, message: MessageRef<'_>) -> Result<()> {
         let held = std::mem::take(&mut self.held);
-        let (held, result) = offer(self.session, held, message);
+        let (held, result) = offer(self.session, held, message, self.crossed);
         self.held = held;
         if result? {
+            if !self.full {
+                self.crossed = message.len();
+            }
             self.full = true;
             // the quick way ends
             self.limit -= std::mem::take(&mut self.steps);
@@ -145,7 +153,12 @@ impl Drop for Outgoing<'_> {
 /// Sends from outside of the quick way; whether the outbox is full now.
 #[cold]
 #[inline(never)]
-fn offer(session: &Session, mut held: Held, message: MessageRef<'_>) -> (Held, Result<bool>) {
+fn offer(
+    session: &Session,
+    mut held: Held,
+    message: MessageRef<'_>,
+    crossed: usize,
+) -> (Held, Result<bool>) {
     if !session.ready().load(Relaxed) {
         // in most cases only memory is missing
         held.pen = held.pen.with_room(message.len());
@@ -154,6 +167,6 @@ fn offer(session: &Session, mut held: Held, message: MessageRef<'_>) -> (Held, R
         }
     }
     held.put_back();
-    let full = session.send_at_once(&message);
+    let full = session.send_at_once(&message, crossed);
     (Held::take(session), full)
 }

@@ -227,15 +227,22 @@ impl Session {
     }
 
     /// As [`send`](Self::send), for the session's own task, but never waits: where it would, the
-    /// message is queued beyond the limit, up to twice as much. Whether that was so.
-    pub(crate) fn send_at_once(&self, message: &MessageRef<'_>) -> Result<bool> {
+    /// message is queued beyond the limit. Whether there is no room for another one now.
+    ///
+    /// `crossed` is the size of the message with which the limit was passed, if that was so: however
+    /// large that is, it has to go out some time. Others may join it up to twice the limit.
+    pub(crate) fn send_at_once(&self, message: &MessageRef<'_>, crossed: usize) -> Result<bool> {
         let shared = &*self.0;
         let header = self.data_header();
+        let high = shared.outbox.high();
+        let waits = shared.policy == OverflowPolicy::Wait;
         if self.offer(header, message)? {
-            return Ok(false);
+            // one alone may be larger
+            return Ok(waits && self.queued_bytes() > high);
         }
-        let room = 2 * shared.outbox.high();
-        if shared.policy != OverflowPolicy::Wait || self.queued_bytes() + message.len() > room {
+        let queued = self.queued_bytes();
+        let most = crossed.saturating_add(high.saturating_mul(2));
+        if !waits || queued > high && queued.saturating_add(message.len()) > most {
             return Err(shared.outbox.full());
         }
         let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
@@ -507,7 +514,8 @@ impl Session {
         self.0.peer_leaving.load(Relaxed)
     }
 
-    /// Bytes that wait to be written, headers included.
+    /// Bytes that wait to be written, headers included. Inside of
+    /// [`Inbox::each`](crate::Inbox::each), what that has sent is not counted yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         lane::with(self.0.id, |queue| {
