@@ -130,10 +130,10 @@ impl<'a> Outgoing<'a> {
         self.steps -= 1;
     }
 
-    /// How many it has handled.
+    /// How many it has handled, for who counts them.
     #[inline(always)]
-    pub(crate) fn steps(&self) -> u64 {
-        self.limit - self.steps
+    pub(crate) fn take_steps(&mut self) -> u64 {
+        std::mem::replace(&mut self.limit, self.steps) - self.steps
     }
 
     /// Whether to make room before the next message is handled.
@@ -147,6 +147,10 @@ impl Drop for Outgoing<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         std::mem::take(&mut self.held).put_back();
+        if self.limit != self.steps {
+            // only a panic leaves some uncounted
+            self.session.unfinished(self.limit - self.steps);
+        }
     }
 }
 

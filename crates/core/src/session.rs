@@ -84,6 +84,8 @@ pub(crate) struct Traffic {
     dropped: AtomicU64,
     /// Greetings, heartbeats and farewells that are queued: nobody's messages, and no activity.
     pub(crate) controls: AtomicU64,
+    /// Messages taken from a batch that a panic has ended.
+    pub(crate) unfinished: AtomicU64,
 }
 
 /// What one session has done so far.
@@ -499,7 +501,7 @@ impl Session {
         let mut lost = OutQueue::new(false);
         self.0.outbox.close(reason, &mut lost);
         self.0.outbox.set_owned(0);
-        self.count_dropped(lost.messages() as u64);
+        self.count_lost(lost.messages());
         self.0.requests.close(reason);
     }
 
@@ -696,6 +698,20 @@ impl Session {
             OverflowPolicy::Close => self.command(Command::Cut(CloseReason::Overflow)),
             _ => self.count_dropped(1),
         }
+    }
+
+    /// Counts what the end has left of a queue, but not the protocol's own messages.
+    pub(crate) fn count_lost(&self, messages: usize) {
+        let controls = &self.0.traffic.controls;
+        let lost = (messages as u64).min(controls.load(Relaxed));
+        controls.fetch_sub(lost, Relaxed);
+        self.count_dropped(messages as u64 - lost);
+    }
+
+    /// Remembers messages that a handler has taken whose panic goes on now.
+    #[cold]
+    pub(crate) fn unfinished(&self, messages: u64) {
+        self.0.traffic.unfinished.fetch_add(messages, Relaxed);
     }
 
     pub(crate) fn count_dropped(&self, messages: u64) {

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{
@@ -14,7 +14,7 @@ use common::{
 };
 use network_system::config::{OutboxConfig, ServerConfig, SessionConfig, SocketOptions};
 use network_system::{
-    ErrorKind, Handler, Inbox, MessageRef, Outgoing, OverflowPolicy, Result, Server, Session,
+    Error, ErrorKind, Handler, Inbox, MessageRef, Outgoing, OverflowPolicy, Result, Server, Session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -565,4 +565,415 @@ async fn a_full_connection_ends_as_told() {
             }
         }
     }
+}
+
+/// What has come before a panic or an error is counted, and so is what is lost.
+#[tokio::test]
+async fn panics_and_errors_are_counted_exactly() {
+    for workers in [0, 1] {
+        for k in [0_u64, 1, 7, 300, 1000] {
+            for word in ["fail", "panic", "abort"] {
+                let server = serve(
+                    "tcp://127.0.0.1:0",
+                    config(workers, 1 << 20, OverflowPolicy::Wait),
+                    |session, message, out| {
+                        out.send(message)?;
+                        match &message[..] {
+                            b"fail" => Err(Error::new(ErrorKind::NotFound, "do as asked")),
+                            b"panic" => panic!("as asked"),
+                            b"abort" => {
+                                session.abort();
+                                Ok(())
+                            }
+                            _ => Ok(()),
+                        }
+                    },
+                )
+                .await;
+                let mut stream = connect(&server).await;
+                let session = only_session(server.sessions()).await;
+                let all = [
+                    frame(b"x").repeat(usize::try_from(k).unwrap()),
+                    frame(word.as_bytes()),
+                    frame(b"never").repeat(5),
+                ]
+                .concat();
+                stream.write_all(&all).await.unwrap();
+                let (_back, _) = read_to_end(&mut stream).await;
+                within(session.ended()).await;
+                let s = session.statistics();
+                let what = format!("{workers} {k} {word} {s:?}");
+                assert_eq!(s.messages_in, k + 1, "{what}");
+                assert_eq!(s.messages_out + s.messages_dropped, k + 1, "{what}");
+                assert_eq!(s.bytes_in, all.len() as u64, "{what}");
+                assert_eq!(s.queued_bytes, 0);
+                let t = server.statistics();
+                assert_eq!(
+                    (t.messages_in, t.bytes_in),
+                    (s.messages_in, s.bytes_in),
+                    "{what}"
+                );
+                assert_eq!(t.messages_dropped, s.messages_dropped);
+            }
+        }
+    }
+}
+
+/// With the envelope, too; and the greeting and pongs are nobody's messages that are lost.
+#[tokio::test]
+async fn panics_with_an_envelope_are_counted_exactly() {
+    struct Panics;
+    impl Handler for Panics {
+        async fn on_connect(&self, session: &Session) -> Result<()> {
+            session.send("hello").await?;
+            panic!("as asked");
+        }
+        async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+    let (told, mut sessions) = tokio::sync::mpsc::unbounded_channel();
+    let mut config = config(1, 1 << 20, OverflowPolicy::Wait);
+    config.session.envelope = true;
+    let work = move |session: &Session, message: &MessageRef<'_>, out: &mut Outgoing<'_>| {
+        let _ = told.send(session.clone());
+        out.send(message)?;
+        assert!(message[..] != *b"panic", "as asked");
+        Ok(())
+    };
+    let server = serve("tcp://127.0.0.1:0", config.clone(), work).await;
+    let mut stream = connect(&server).await;
+    let all = [
+        frame(b"\0NSE1"),
+        frame(b"\x10x"),
+        frame(b"\x5012345678"),
+        frame(b"\x10panic"),
+        frame(b"\x10never"),
+    ]
+    .concat();
+    stream.write_all(&all).await.unwrap();
+    drop(read_to_end(&mut stream).await);
+    let session = within(sessions.recv()).await.unwrap();
+    within(session.ended()).await;
+    let s = session.statistics();
+    assert_eq!(
+        (s.messages_in, s.messages_out + s.messages_dropped),
+        (2, 2),
+        "{s:?}"
+    );
+    assert_eq!(s.bytes_in, all.len() as u64, "{s:?}");
+
+    let builder = Server::builder().config(config).listen("tcp://127.0.0.1:0");
+    let server = builder.handler(Panics).start().await.unwrap();
+    let mut stream = connect(&server).await;
+    drop(read_to_end(&mut stream).await);
+    eventually("ended", || ended(&server, "panicked") == 1).await;
+    let s = server.statistics();
+    assert_eq!((s.messages_out, s.messages_dropped), (0, 1));
+}
+
+/// All ways of sending from inside of the closure, and another task at the same time: each sender's
+/// messages come in its order, and nothing is lost though the peer reads late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_ways_of_sending_at_once_keep_their_order() {
+    const COUNT: u32 = 1000;
+    for workers in [0, 1] {
+        let (told, sessions) = std::sync::mpsc::channel();
+        let server = serve(
+            "tcp://127.0.0.1:0",
+            config(workers, 1 << 20, OverflowPolicy::Wait),
+            move |session, message, out| {
+                let n = u32::from_be_bytes(message[..4].try_into().unwrap());
+                if n == 0 {
+                    told.send(session.clone()).unwrap();
+                }
+                let mut next = 4 * n;
+                let mut word = |by: &str| {
+                    next += 1;
+                    format!("h{:08}{by}", next - 1)
+                };
+                out.send(word("out"))?;
+                session.try_send(word("try"))?;
+                out.send(word(&"out".repeat(30)))?;
+                let sending = session.send(word("send"));
+                assert!(sending.is_done());
+                let report = session.sessions().broadcast(format!("b{n:08}"));
+                assert_eq!((report.queued, report.full, report.failed), (2, 0, 0));
+                Ok(())
+            },
+        )
+        .await;
+        let mut other = connect(&server).await;
+        eventually("one", || server.sessions().len() == 1).await;
+        let (mut read, mut write) = connect(&server).await.into_split();
+        eventually("both", || server.sessions().len() == 2).await;
+        let sending = tokio::spawn(async move {
+            for n in 0..COUNT {
+                write.write_all(&frame(&n.to_be_bytes())).await.unwrap();
+            }
+            write
+        });
+        let foreign = tokio::spawn(async move {
+            let session = tokio::task::spawn_blocking(move || sessions.recv().unwrap());
+            let session = session.await.unwrap();
+            for n in 0..20_000_u32 {
+                session.send(format!("f{n:08}")).await.unwrap();
+            }
+        });
+        let mut next = HashMap::from([(b'h', 0), (b'f', 0), (b'b', 0)]);
+        for _ in 0..5 * COUNT + 20_000 {
+            let message = within(read_frame(&mut read)).await.unwrap().unwrap();
+            let n: u32 = std::str::from_utf8(&message[1..9])
+                .unwrap()
+                .parse()
+                .unwrap();
+            let next = next.get_mut(&message[0]).unwrap();
+            assert_eq!(n, *next, "{workers} {}", char::from(message[0]));
+            *next += 1;
+        }
+        for n in 0..COUNT {
+            let message = within(read_frame(&mut other)).await.unwrap().unwrap();
+            assert_eq!(message, format!("b{n:08}").into_bytes());
+        }
+        within(foreign).await.unwrap();
+        drop((within(sending).await.unwrap(), read, other));
+        eventually("ended", || server.sessions().is_empty()).await;
+        let s = server.statistics();
+        let out = u64::from(6 * COUNT + 20_000);
+        assert_eq!((s.messages_in, s.messages_out), (u64::from(COUNT), out));
+        assert_eq!((s.messages_dropped, s.queued_bytes), (0, 0));
+    }
+}
+
+/// Two sessions whose handlers send to each other, both full, with peers that read late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_send_to_each_other_go_on() {
+    const COUNT: u32 = 3000;
+    for workers in [0, 2] {
+        let server = serve(
+            "tcp://127.0.0.1:0",
+            config(workers, 4 << 20, OverflowPolicy::Wait),
+            |session, message, out| {
+                let all = session.sessions().all();
+                let other = all.iter().find(|other| *other != session).unwrap();
+                other.try_send(message)?;
+                out.send(message)
+            },
+        )
+        .await;
+        let mut ends = Vec::new();
+        for n in 1..=2 {
+            ends.push(connect(&server).await.into_split());
+            eventually("connected", || server.sessions().len() == n).await;
+        }
+        let mut tasks = Vec::new();
+        let mut reads = Vec::new();
+        for (side, (read, mut write)) in ends.into_iter().enumerate() {
+            reads.push(read);
+            tasks.push(tokio::spawn(async move {
+                for n in 0..COUNT {
+                    let message = [&[side as u8], &n.to_be_bytes()[..], &[3; 200]].concat();
+                    write.write_all(&frame(&message)).await.unwrap();
+                }
+                write
+            }));
+        }
+        stuck(&server).await;
+        for mut read in reads {
+            let mut next = [0; 2];
+            for _ in 0..2 * COUNT {
+                let message = within(read_frame(&mut read)).await.unwrap().unwrap();
+                let n = u32::from_be_bytes(message[1..5].try_into().unwrap());
+                let next = &mut next[usize::from(message[0])];
+                assert_eq!((n, message.len()), (*next, 205));
+                *next += 1;
+            }
+            assert_eq!(next, [COUNT; 2]);
+            // its end must stay open until the other has read everything
+            std::mem::forget(read);
+        }
+        for task in tasks {
+            std::mem::forget(within(task).await.unwrap());
+        }
+    }
+}
+
+/// Handlers that take messages in every way and return when they like.
+#[tokio::test]
+async fn next_and_each_may_be_mixed() {
+    struct Mixed(AtomicUsize);
+    impl Handler for Mixed {
+        async fn on_message(&self, session: &Session, message: &MessageRef<'_>) -> Result<()> {
+            session.send(message).await
+        }
+        async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
+            let call = self.0.fetch_add(1, Relaxed);
+            match call % 6 {
+                // one, and back
+                0 => {
+                    if let Some(message) = inbox.next() {
+                        session.send(message).await?;
+                    }
+                }
+                1 => inbox.each(session, |message, out| out.send(message))?,
+                2 => {
+                    for _ in 0..3 {
+                        if let Some(message) = inbox.next() {
+                            session.send(message).await?;
+                        }
+                    }
+                    inbox.each(session, |message, out| out.send(message))?;
+                    if let Some(message) = inbox.next() {
+                        session.send(message).await?;
+                    }
+                }
+                3 => {
+                    inbox.each(session, |message, out| out.send(message))?;
+                    inbox.each(session, |message, out| out.send(message))?;
+                    while let Some(message) = inbox.next() {
+                        session.send(message).await?;
+                        tokio::task::yield_now().await;
+                    }
+                }
+                4 => {
+                    while let Some(message) = inbox.next() {
+                        session.send(message).await?;
+                    }
+                    inbox.each(session, |message, out| out.send(message))?;
+                }
+                _ => {
+                    let mut left = 5;
+                    while let Some(message) = inbox.next() {
+                        session.send(message).await?;
+                        left -= 1;
+                        if left == 0 {
+                            break;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+    const HIGH: usize = 32 * 1024;
+    for (workers, envelope, query) in [
+        (0, false, ""),
+        (1, false, ""),
+        (1, true, ""),
+        (1, false, "?framing=varint"),
+    ] {
+        let mut config = config(workers, HIGH, OverflowPolicy::Wait);
+        config.session.envelope = envelope;
+        let builder = Server::builder()
+            .config(config)
+            .listen(format!("tcp://127.0.0.1:0{query}"));
+        let server = builder
+            .handler(Mixed(AtomicUsize::new(0)))
+            .start()
+            .await
+            .unwrap();
+        let mut stream = connect(&server).await;
+        if envelope {
+            stream.write_all(&frame(b"\0NSE1")).await.unwrap();
+            within(read_frame(&mut stream)).await.unwrap().unwrap();
+        }
+        let wrap = |n: u32| {
+            let body = [&n.to_be_bytes()[..], &vec![1; 60 + (n % 9) as usize]].concat();
+            match (envelope, query) {
+                (true, _) => frame(&[&b"\x10"[..], &body].concat()),
+                (_, "") => frame(&body),
+                _ => [&[body.len() as u8], &body[..]].concat(),
+            }
+        };
+        let all: Vec<u8> = (0..10_000).flat_map(wrap).collect();
+        let (mut read, mut write) = stream.into_split();
+        let sent = all.clone();
+        let sending = tokio::spawn(async move {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+            write
+        });
+        stuck(&server).await;
+        let (back, end) = read_to_end(&mut read).await;
+        end.unwrap();
+        assert!(
+            back == all,
+            "{workers} {envelope} {query} {} {}",
+            back.len(),
+            all.len()
+        );
+        drop(sending.await.unwrap());
+        eventually("ended", || ended(&server, "peer") == 1).await;
+        let s = server.statistics();
+        assert_eq!((s.messages_in, s.messages_out), (10_000, 10_000));
+        assert_eq!((s.messages_dropped, s.queued_bytes), (0, 0));
+    }
+}
+
+/// An empty message cannot be sent without framing, nor be counted, also when it goes to all.
+#[tokio::test]
+async fn an_empty_broadcast_without_framing_fails() {
+    let config = config(1, 1 << 20, OverflowPolicy::Wait);
+    let server = serve("tcp://127.0.0.1:0?framing=raw", config, |_, m, out| {
+        out.send(m)
+    })
+    .await;
+    let mut stream = connect(&server).await;
+    let session = only_session(server.sessions()).await;
+    let report = server.sessions().broadcast("");
+    assert_eq!((report.queued, report.full, report.failed), (0, 0, 1));
+    server.sessions().broadcast("x");
+    stream.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await.0, b"x");
+    within(session.ended()).await;
+    let s = session.statistics();
+    assert_eq!((s.messages_out, s.messages_dropped), (1, 0));
+}
+
+/// A server that is given up under a handler that never comes back leaves nobody waiting.
+#[test]
+fn a_session_that_outlives_its_workers_is_closed() {
+    struct Never(std::sync::mpsc::Sender<Session>);
+    impl Handler for Never {
+        async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> {
+            Ok(())
+        }
+        async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
+            inbox.each(session, |message, out| out.send(message))?;
+            self.0.send(session.clone()).unwrap();
+            std::future::pending().await
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (told, sessions) = std::sync::mpsc::channel();
+    let (session, waiting) = runtime.block_on(async {
+        let config = config(1, 32 * 1024, OverflowPolicy::Wait);
+        let builder = Server::builder().config(config).listen("tcp://127.0.0.1:0");
+        let server = builder.handler(Never(told)).start().await.unwrap();
+        let mut stream = connect(&server).await;
+        stream.write_all(&frame(b"x")).await.unwrap();
+        let session = tokio::task::spawn_blocking(move || sessions.recv().unwrap())
+            .await
+            .unwrap();
+        let blocked = session.clone();
+        let waiting = std::thread::spawn(move || {
+            loop {
+                if let Err(error) = blocked.send_blocking(vec![0; 20_000]) {
+                    return error;
+                }
+            }
+        });
+        eventually("full", || session.queued_bytes() > 10_000).await;
+        drop(server);
+        within(session.ended()).await;
+        (session, waiting)
+    });
+    drop(runtime);
+    assert!(session.is_closed());
+    assert_eq!(waiting.join().unwrap().kind(), ErrorKind::ConnectionClosed);
+    let s = session.statistics();
+    assert_eq!(s.queued_bytes, 0, "{s:?}");
 }
