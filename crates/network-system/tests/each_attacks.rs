@@ -977,3 +977,33 @@ fn a_session_that_outlives_its_workers_is_closed() {
     let s = session.statistics();
     assert_eq!(s.queued_bytes, 0, "{s:?}");
 }
+
+/// Workers that would keep their cores busy for ever are refused; the longest time that is allowed
+/// holds nothing up.
+#[test]
+fn busy_polling_has_a_bound_and_holds_nothing_up() {
+    use network_system::{Client, Workers, config::WorkerConfig};
+    let busy = |time| {
+        let config = WorkerConfig {
+            busy_poll: Some(time),
+            ..WorkerConfig::default()
+        };
+        Workers::with_config(1, &config)
+    };
+    let error = busy(Duration::MAX).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let workers = busy(Duration::from_millis(10)).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let client = Client::builder(address).workers(&workers).start().unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(LIMIT)).unwrap();
+    for _ in 0..100 {
+        client.send_blocking("hello").unwrap();
+        let mut bytes = [0; 9];
+        std::io::Read::read_exact(&mut peer, &mut bytes).unwrap();
+    }
+    drop((client, workers));
+    let end = std::io::Read::read(&mut peer, &mut [0; 9]);
+    assert!(matches!(end, Ok(0)), "{end:?}");
+}
