@@ -20,10 +20,8 @@ pub struct Outgoing<'a> {
     /// How many more messages the quick way may handle, of how many.
     steps: u64,
     limit: u64,
-    /// Whether to make room before the next message is handled, and the size of the message with
-    /// which there was none left.
+    /// Whether to make room before the next message is handled.
     full: bool,
-    crossed: usize,
 }
 
 /// The session's queue, while it is not in its [lane](crate::lane), and what writes to it.
@@ -67,7 +65,6 @@ impl<'a> Outgoing<'a> {
             steps: 0,
             limit: 0,
             full: false,
-            crossed: 0,
         }
     }
 
@@ -100,12 +97,9 @@ impl<'a> Outgoing<'a> {
     #[inline(always)]
     fn send_slowly(&mut self, message: MessageRef<'_>) -> Result<()> {
         let held = std::mem::take(&mut self.held);
-        let (held, result) = offer(self.session, held, message, self.crossed);
+        let (held, result) = offer(self.session, held, message);
         self.held = held;
         if result? {
-            if !self.full {
-                self.crossed = message.len();
-            }
             self.full = true;
             // the quick way ends
             self.limit -= std::mem::take(&mut self.steps);
@@ -157,12 +151,7 @@ impl Drop for Outgoing<'_> {
 /// Sends from outside of the quick way; whether the outbox is full now.
 #[cold]
 #[inline(never)]
-fn offer(
-    session: &Session,
-    mut held: Held,
-    message: MessageRef<'_>,
-    crossed: usize,
-) -> (Held, Result<bool>) {
+fn offer(session: &Session, mut held: Held, message: MessageRef<'_>) -> (Held, Result<bool>) {
     if !session.ready().load(Relaxed) {
         // in most cases only memory is missing
         held.pen = held.pen.with_room(message.len());
@@ -171,6 +160,6 @@ fn offer(
         }
     }
     held.put_back();
-    let full = session.send_at_once(&message, crossed);
+    let full = session.send_at_once(&message);
     (Held::take(session), full)
 }

@@ -231,18 +231,27 @@ impl Session {
     /// As [`send`](Self::send), for the session's own task, but never waits: where it would, the
     /// message is queued beyond the limit. Whether there is no room for another one now.
     ///
-    /// `crossed` is the size of the message with which the limit was passed, if that was so: however
-    /// large that is, it has to go out some time. Others may join it up to twice the limit.
-    pub(crate) fn send_at_once(&self, message: &MessageRef<'_>, crossed: usize) -> Result<bool> {
+    /// However large the message is with which the limit is passed, it is taken, since it has to go
+    /// out some time; others may join it up to twice the limit.
+    pub(crate) fn send_at_once(&self, message: &MessageRef<'_>) -> Result<bool> {
         let shared = &*self.0;
         let header = self.data_header();
         let high = shared.outbox.high();
         let waits = shared.policy == OverflowPolicy::Wait;
         if self.offer(header, message)? {
-            // one alone may be larger
-            return Ok(waits && self.queued_bytes() > high);
+            let full = waits && self.queued_bytes() > high;
+            if full {
+                // one alone
+                lane::with(shared.id, |queue| queue.crossed = message.len());
+            }
+            return Ok(full);
         }
         let queued = self.queued_bytes();
+        let crossed = if queued > high {
+            lane::with(shared.id, |queue| queue.crossed).unwrap_or(0)
+        } else {
+            message.len()
+        };
         let most = crossed.saturating_add(high.saturating_mul(2));
         if !waits || queued > high && queued.saturating_add(message.len()) > most {
             return Err(shared.outbox.full());
@@ -250,6 +259,7 @@ impl Session {
         let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
+            queue.crossed = crossed;
             push(queue)
         });
         match own.map_or_else(
