@@ -166,12 +166,19 @@ impl<L: Link, H: Handler> Driver<L, H> {
         async move {
             let (session, handler) = (self.session.clone(), self.handler.clone());
             let queue = Some(Box::new(session.new_queue()));
+            // here, so that after a panic what it has received can be counted
+            let mut inbox = InQueue::new(session.encoding());
             let reason = Scoped {
-                future: self.drive(),
+                future: self.drive(&mut inbox),
                 session: session.clone(),
                 queue,
             }
             .await;
+            if matches!(reason, CloseReason::Panicked) {
+                self.batch_messages += session.shared().traffic.unfinished.load(Relaxed);
+                self.count_received(&inbox);
+                drop(inbox);
+            }
             // after a panic nobody has done this yet
             session.shut(&reason);
             if let Some(error) = reason.error() {
@@ -182,7 +189,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         }
     }
 
-    async fn drive(&mut self) -> CloseReason {
+    async fn drive(&mut self, inbox: &mut InQueue) -> CloseReason {
         let (session, handler) = (self.session.clone(), self.handler.clone());
         if self.envelope.is_some() {
             self.control(Header::Hello, Message::default());
@@ -191,20 +198,19 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 poll_fn(|cx| Poll::Ready(self.poll_write(cx).is_ready())).await;
             }
         }
-        let mut inbox = InQueue::new(session.encoding());
         let connect = handler.on_connect(&session);
-        let reason = match self.beside(&mut inbox, connect).await {
+        let reason = match self.beside(inbox, connect).await {
             Ok(Ok(())) if self.envelope.is_some() => {
-                Box::pin(self.serve_enveloped(&mut inbox, &session, &*handler)).await
+                Box::pin(self.serve_enveloped(inbox, &session, &*handler)).await
             }
-            Ok(Ok(())) => self.serve(&mut inbox, &session, &*handler).await,
+            Ok(Ok(())) => self.serve(inbox, &session, &*handler).await,
             // a connection that failed meanwhile was not refused
             Ok(Err(error)) => self.why(error, |error| CloseReason::Refused(error.to_string())),
             Err(reason) => reason,
         };
         // ends are apart, so that they cost nothing before
-        let reason = Box::pin(self.answer_rest(&mut inbox, reason)).await;
-        Box::pin(self.finish(&mut inbox, reason)).await
+        let reason = Box::pin(self.answer_rest(inbox, reason)).await;
+        Box::pin(self.finish(inbox, reason)).await
     }
 
     /// Handles messages until there is a reason to stop. The hot loop is the handler's over its
@@ -225,10 +231,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                     })
                     .await
                 };
-                self.batch_messages += batch.taken();
+                let taken = batch.take_taken();
+                self.batch_messages += taken;
                 self.turn_since = batch.turn_since;
                 let end = batch.end.take();
-                let taken = batch.taken();
+                drop(batch);
                 match result {
                     Ok(Ok(())) if !session.is_stopped() => {}
                     Ok(Ok(())) => return self.told_to_stop(),
@@ -490,7 +497,7 @@ impl<F: Future<Output = CloseReason>> Future for Scoped<F> {
             Ok(result) => result,
             Err(_) => {
                 let left = this.queue.as_ref().map_or(0, |queue| queue.messages());
-                this.session.count_dropped(left as u64);
+                this.session.count_lost(left);
                 Poll::Ready(CloseReason::Panicked)
             }
         }

@@ -19,6 +19,7 @@ pub struct Inbox<'a> {
     /// `None` where the message was taken out of an envelope already.
     queue: Option<&'a mut InQueue>,
     one: Option<MessageRef<'a>>,
+    session: &'a Session,
     stopped: &'a AtomicBool,
     taken: u64,
     looks: Looks,
@@ -56,6 +57,7 @@ impl<'a> Inbox<'a> {
         Self {
             queue: Some(queue),
             one: None,
+            session,
             stopped: session.stopped(),
             taken: 0,
             looks,
@@ -68,6 +70,7 @@ impl<'a> Inbox<'a> {
         Self {
             queue: None,
             one: Some(message),
+            session,
             stopped: session.stopped(),
             taken: 0,
             looks: Looks::default(),
@@ -137,7 +140,7 @@ impl<'a> Inbox<'a> {
                 }
                 None => {
                     let left = frames.left();
-                    self.took(&outgoing, left);
+                    self.took(&mut outgoing, left);
                     if left == 0 && self.is_empty() && !outgoing.is_full() {
                         self.end = Some(End::Nothing);
                         return Ok(());
@@ -156,7 +159,7 @@ impl<'a> Inbox<'a> {
             };
             if let Err(error) = work(&message, &mut outgoing) {
                 let left = frames.left();
-                self.took(&outgoing, left);
+                self.took(&mut outgoing, left);
                 return Err(error);
             }
         }
@@ -170,8 +173,8 @@ impl<'a> Inbox<'a> {
 
     /// Counts what the quick way has taken.
     #[inline(always)]
-    fn took(&mut self, outgoing: &Outgoing<'_>, left: usize) {
-        self.taken += outgoing.steps();
+    fn took(&mut self, outgoing: &mut Outgoing<'_>, left: usize) {
+        self.taken += outgoing.take_steps();
         if let Some(queue) = &mut self.queue {
             queue.consume_to(left);
         }
@@ -244,8 +247,17 @@ impl<'a> Inbox<'a> {
         self.one.is_some()
     }
 
-    /// How many messages were taken from it.
-    pub(crate) fn taken(&self) -> u64 {
-        self.taken
+    /// How many messages were taken from it, for who counts them.
+    pub(crate) fn take_taken(&mut self) -> u64 {
+        std::mem::take(&mut self.taken)
+    }
+}
+
+impl Drop for Inbox<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.taken > 0 {
+            self.session.unfinished(self.taken);
+        }
     }
 }

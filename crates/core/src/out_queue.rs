@@ -65,6 +65,8 @@ pub struct OutQueue {
     controls: u64,
     /// Whether empty memory stays here.
     keeps: bool,
+    /// The size of the message with which it has got beyond its limit last.
+    pub(crate) crossed: usize,
 }
 
 /// What is known of a message where the oldest may be dropped.
@@ -129,6 +131,7 @@ impl OutQueue {
             high: 0,
             controls: 0,
             keeps: false,
+            crossed: 0,
         }
     }
 

@@ -71,12 +71,14 @@ impl<'a> Outgoing<'a> {
     /// Queues a message behind all that was sent before.
     ///
     /// It never waits. Where the outbox is full and the session's
-    /// [policy](crate::config::OverflowPolicy) is to wait, the message is queued all the same, up to twice
-    /// the limit, and [`Inbox::each`](crate::Inbox::each) stops until there is room.
+    /// [policy](crate::config::OverflowPolicy) is to wait, the message is queued all the same, and
+    /// [`Inbox::each`](crate::Inbox::each) stops until there is room. However large the message is
+    /// that passes the limit, it is taken; others that are sent for the same incoming message may
+    /// add as much as twice the limit.
     ///
     /// # Errors
-    /// As [`Session::send`](crate::Session::send); [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) also where more
-    /// than twice the limit would be queued.
+    /// As [`Session::send`](crate::Session::send); [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) also where
+    /// that would be too much.
     #[inline(always)]
     pub fn send(&mut self, message: impl IntoMessage) -> Result<()> {
         let sent = message.lend(|message| {
@@ -122,10 +124,10 @@ impl<'a> Outgoing<'a> {
         self.steps -= 1;
     }
 
-    /// How many it has handled.
+    /// How many it has handled, for who counts them.
     #[inline(always)]
-    pub(crate) fn steps(&self) -> u64 {
-        self.limit - self.steps
+    pub(crate) fn take_steps(&mut self) -> u64 {
+        std::mem::replace(&mut self.limit, self.steps) - self.steps
     }
 
     /// Whether to make room before the next message is handled.
@@ -139,6 +141,10 @@ impl Drop for Outgoing<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         std::mem::take(&mut self.held).put_back();
+        if self.limit != self.steps {
+            // only a panic leaves some uncounted
+            self.session.unfinished(self.limit - self.steps);
+        }
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Traffic {
     dropped: AtomicU64,
     /// Greetings, heartbeats and farewells that are queued: nobody's messages, and no activity.
     pub(crate) controls: AtomicU64,
+    /// Messages taken from a batch that a panic has ended.
+    pub(crate) unfinished: AtomicU64,
 }
 
 /// What one session has done so far.
@@ -230,20 +232,37 @@ impl Session {
     }
 
     /// As [`send`](Self::send), for the session's own task, but never waits: where it would, the
-    /// message is queued beyond the limit, up to twice as much. Whether that was so.
+    /// message is queued beyond the limit. Whether there is no room for another one now.
+    ///
+    /// However large the message is with which the limit is passed, it is taken, since it has to go
+    /// out some time; others may join it up to twice the limit.
     pub(crate) fn send_at_once(&self, message: &MessageRef<'_>) -> Result<bool> {
         let shared = &*self.0;
         let header = self.data_header();
+        let high = shared.outbox.high();
+        let waits = shared.policy == OverflowPolicy::Wait;
         if self.offer(header, message)? {
-            return Ok(false);
+            let full = waits && self.queued_bytes() > high;
+            if full {
+                // one alone
+                lane::with(shared.id, |queue| queue.crossed = message.len());
+            }
+            return Ok(full);
         }
-        let room = 2 * shared.outbox.high();
-        if shared.policy != OverflowPolicy::Wait || self.queued_bytes() + message.len() > room {
+        let queued = self.queued_bytes();
+        let crossed = if queued > high {
+            lane::with(shared.id, |queue| queue.crossed).unwrap_or(0)
+        } else {
+            message.len()
+        };
+        let most = crossed.saturating_add(high.saturating_mul(2));
+        if !waits || queued > high && queued.saturating_add(message.len()) > most {
             return Err(shared.outbox.full());
         }
         let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
+            queue.crossed = crossed;
             push(queue)
         });
         match own.map_or_else(
@@ -495,7 +514,7 @@ impl Session {
         let mut lost = OutQueue::new(false);
         self.0.outbox.close(reason, &mut lost);
         self.0.outbox.set_owned(0);
-        self.count_dropped(lost.messages() as u64);
+        self.count_lost(lost.messages());
         self.0.requests.close(reason);
     }
 
@@ -516,7 +535,8 @@ impl Session {
         self.0.peer_leaving.load(Relaxed)
     }
 
-    /// Bytes that wait to be written, headers included.
+    /// Bytes that wait to be written, headers included. Inside of
+    /// [`Inbox::each`](crate::Inbox::each), what that has sent is not counted yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         lane::with(self.0.id, |queue| {
@@ -711,6 +731,20 @@ impl Session {
             OverflowPolicy::Close => self.command(Command::Cut(CloseReason::Overflow)),
             _ => self.count_dropped(1),
         }
+    }
+
+    /// Counts what the end has left of a queue, but not the protocol's own messages.
+    pub(crate) fn count_lost(&self, messages: usize) {
+        let controls = &self.0.traffic.controls;
+        let lost = (messages as u64).min(controls.load(Relaxed));
+        controls.fetch_sub(lost, Relaxed);
+        self.count_dropped(messages as u64 - lost);
+    }
+
+    /// Remembers messages that a handler has taken whose panic goes on now.
+    #[cold]
+    pub(crate) fn unfinished(&self, messages: u64) {
+        self.0.traffic.unfinished.fetch_add(messages, Relaxed);
     }
 
     pub(crate) fn count_dropped(&self, messages: u64) {

@@ -91,8 +91,9 @@ impl Workers {
     /// Starts `n` threads, at least one, that run as `config` says.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new); [`ErrorKind::InvalidArgument`] for settings that make no sense.
     pub fn with_config(n: usize, config: &WorkerConfig) -> Result<Self> {
+        config.validate(n.max(1), "worker.")?;
         let services = Arc::new(Services::new()?);
         let mut inner = Inner {
             homes: Vec::new(),

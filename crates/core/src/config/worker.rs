@@ -15,7 +15,7 @@ pub struct WorkerConfig {
     /// core takes the system up to tens of microseconds, which a worker that is looking saves, at
     /// the price of its core's time. A worker for which that does not pay, because nothing comes or
     /// because the one who would send needs this core, stops looking and tries again now and
-    /// then. Some 50 us are a good start. Default: off.
+    /// then. Some 50 us are a good start, 10 ms the most. Default: off.
     #[serde(with = "text::optional_duration")]
     pub busy_poll: Option<Duration>,
     /// Whether each worker stays on one of the cores that the process may use, in turn. Linux only;
@@ -25,7 +25,7 @@ pub struct WorkerConfig {
 
 impl WorkerConfig {
     /// Checks that the settings make sense where there are so many `workers`.
-    pub(super) fn validate(&self, workers: usize, prefix: &str) -> Result<()> {
+    pub(crate) fn validate(&self, workers: usize, prefix: &str) -> Result<()> {
         let longest = Duration::from_millis(10);
         check(
             self.busy_poll.is_none_or(|time| time <= longest),

@@ -113,9 +113,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         shared.broken.store(true, Relaxed);
         shared.outbox.close(&reason, &mut lost);
         shared.outbox.set_owned(0);
-        let controls = shared.traffic.controls.load(Relaxed);
-        let messages = (lost.messages() as u64).saturating_sub(controls);
-        self.session.count_dropped(messages);
+        self.session.count_lost(lost.messages());
         match self.stop {
             None | Some(CloseReason::Peer) => self.end_input(reason),
             Some(_) => {}

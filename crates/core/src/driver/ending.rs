@@ -181,9 +181,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 reason = CloseReason::Cut;
             }
         }
-        let left = lane::with(id, |queue| queue.messages()).unwrap_or(0) as u64;
-        let controls = self.session.shared().traffic.controls.load(Relaxed);
-        self.session.count_dropped(left.saturating_sub(controls));
+        let left = lane::with(id, |queue| queue.messages()).unwrap_or(0);
+        self.session.count_lost(left);
         reason
     }
 

@@ -1,3 +1,5 @@
+mod hammer;
+
 use std::sync::mpsc;
 use std::task::{Poll, Waker};
 
