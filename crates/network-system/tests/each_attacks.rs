@@ -13,8 +13,10 @@ use common::{
     LIMIT, ended, eventually, frame, only_session, read_frame, read_to_end, socket_address, within,
 };
 use network_system::config::{OutboxConfig, ServerConfig, SessionConfig, SocketOptions};
+use network_system::wire::{Codec, Decoded, Frame, Payload, WireError};
 use network_system::{
-    Error, ErrorKind, Handler, Inbox, MessageRef, Outgoing, OverflowPolicy, Result, Server, Session,
+    Error, ErrorKind, Framing, Handler, Inbox, MessageRef, Outgoing, OverflowPolicy, Result,
+    Server, Session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -1006,4 +1008,96 @@ fn busy_polling_has_a_bound_and_holds_nothing_up() {
     drop((client, workers));
     let end = std::io::Read::read(&mut peer, &mut [0; 9]);
     assert!(matches!(end, Ok(0)), "{end:?}");
+}
+
+/// Its own codec, and the envelope in every framing that can carry it: nothing is lost either.
+#[tokio::test]
+async fn a_full_outbox_loses_nothing_in_a_codec_or_an_envelope() {
+    const HIGH: usize = 32 * 1024;
+    const COUNT: usize = 2000;
+    let in_an_envelope = framings()
+        .into_iter()
+        .filter(|(text, ..)| text.starts_with("length") || *text == "varint")
+        .map(|(text, most, wrap)| (text, most - 1, wrap, true));
+    let own: Wrap = Box::new(|m| [&[m.len() as u8 ^ 0x55], m, b"\xff"].concat());
+    for (text, most, wrap, envelope) in in_an_envelope.chain([("", 255, own, false)]) {
+        let mut config = config(1, HIGH, OverflowPolicy::Wait);
+        config.session.envelope = envelope;
+        match text {
+            "" => config.session.framing = Framing::custom(Own),
+            _ => config.session.framing = text.parse().unwrap(),
+        }
+        let server = serve("tcp://127.0.0.1:0", config, |_, m, out| out.send(m)).await;
+        let mut stream = connect(&server).await;
+        if envelope {
+            let hello = wrap(b"\0NSE1");
+            stream.write_all(&hello).await.unwrap();
+            let mut back = vec![0; hello.len()];
+            within(stream.read_exact(&mut back)).await.unwrap();
+            assert_eq!(back, hello, "{text}");
+        }
+        let sizes = [1, 17, 64, 65, 200, 254, most];
+        let all: Vec<u8> = (0..COUNT)
+            .flat_map(|n| {
+                let body = vec![b'a' + (n % 26) as u8; sizes[n % 7].min(most)];
+                match envelope {
+                    true => wrap(&[b"\x10", &body[..]].concat()),
+                    false => wrap(&body),
+                }
+            })
+            .collect();
+        let (mut read, mut write) = stream.into_split();
+        let sent = all.clone();
+        let sending = tokio::spawn(async move {
+            let _ = write.write_all(&sent).await;
+            write.shutdown().await.unwrap();
+            write
+        });
+        stuck(&server).await;
+        let (back, end) = read_to_end(&mut read).await;
+        end.unwrap();
+        assert!(back == all, "{text}: {} of {}", back.len(), all.len());
+        drop(sending.await.unwrap());
+        eventually("ended", || ended(&server, "peer") == 1).await;
+        let s = server.statistics();
+        assert_eq!(
+            (s.messages_in, s.messages_out),
+            (COUNT as u64, COUNT as u64),
+            "{text}"
+        );
+        assert_eq!((s.messages_dropped, s.queued_bytes), (0, 0), "{text}");
+    }
+}
+
+/// A length in disguise, the message as memory of its own, and a byte behind it.
+#[derive(Debug)]
+struct Own;
+
+impl Codec for Own {
+    fn decode(&self, input: &[u8], _: usize) -> std::result::Result<Decoded, WireError> {
+        let needed = input
+            .first()
+            .map_or(1, |length| usize::from(length ^ 0x55) + 2);
+        match input.get(1..needed) {
+            Some([body @ .., 0xff]) => Ok(Decoded::Frame(Frame {
+                payload: Payload::Owned(body.to_vec().into()),
+                consumed: needed,
+            })),
+            Some([_, ..]) => Err(WireError::Invalid("no end".into())),
+            _ => Ok(Decoded::Incomplete { needed }),
+        }
+    }
+
+    fn header(&self, payload: &[u8], out: &mut Vec<u8>) -> std::result::Result<(), WireError> {
+        out.push(payload.len() as u8 ^ 0x55);
+        Ok(())
+    }
+
+    fn trailer(&self, _: &[u8], out: &mut Vec<u8>) {
+        out.push(0xff);
+    }
+
+    fn max_message(&self) -> usize {
+        255
+    }
 }
