@@ -43,12 +43,14 @@ impl Shared {
 }
 
 impl<T: Transports, H: Handler> Task<T, H> {
+    /// Whether the server of this session can say that it leaves, and the client would go elsewhere.
+    pub(super) fn may_leave(&self, session: &Session) -> bool {
+        self.config.reconnect.enabled && session.info().envelope
+    }
+
     /// Waits until the server of this session leaves and the client may connect anew, which it may
     /// not do faster than after losses.
     pub(super) async fn left(&self, session: &Session) {
-        if !self.config.reconnect.enabled {
-            return std::future::pending().await;
-        }
         let mut leaving = self.shared.leaving.subscribe();
         // the sender lives as long as this
         let _ = leaving.wait_for(|id| *id == session.id()).await;

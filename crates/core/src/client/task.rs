@@ -176,17 +176,23 @@ impl<T: Transports, H: Handler> Task<T, H> {
         );
         let mut running = Box::pin(driver.run());
         let mut before = 0;
-        let left = async {
-            self.flush(&session, &mut before).await;
-            self.left(&session).await;
-        };
-        let reason = tokio::select! {
+        let ended = tokio::select! {
             biased;
-            reason = &mut running => reason,
-            () = left => {
-                leaving::go_on(running, live);
-                return None;
-            }
+            reason = &mut running => Some(reason),
+            () = self.flush(&session, &mut before) => None,
+        };
+        let reason = match ended {
+            Some(reason) => reason,
+            None if self.may_leave(&session) => tokio::select! {
+                biased;
+                reason = &mut running => reason,
+                () = self.left(&session) => {
+                    leaving::go_on(running, live);
+                    return None;
+                }
+            },
+            // nothing else is looked at, because every message would pay for it
+            None => running.await,
         };
         tracing::debug!(?session, %reason, "disconnected");
         live.reason = Some(reason.clone());
