@@ -332,6 +332,46 @@ async fn a_message_as_large_as_may_be() {
     }
 }
 
+/// Reads `size` bytes of compressed messages of 10 000 bytes each every 50 s, 30 times, of a server
+/// that has always more; whether it was still there then.
+async fn reads_compressed(name: &str, size: usize) -> bool {
+    let server = Server::builder()
+        .listen(name)
+        .idle_timeout(None)
+        .pipeline(Pipeline::new().compress(LZ4))
+        .on_message(
+            |session, _| async move { while session.send(vec![0; 10_000]).await.is_ok() {} },
+        )
+        .start()
+        .await
+        .unwrap();
+    let mut peer = network_system::connect(&format!("{name}?framing=raw"))
+        .await
+        .unwrap();
+    let offer = [&b"NSP1c\x0e\0\0"[..], &[0; 16]].concat();
+    let first = [frame(&offer), frame(&[0, b'x'])].concat();
+    peer.send(first).await.unwrap();
+    for _ in 0..30 {
+        let mut read = 0;
+        while read < size {
+            match peer.receive().await {
+                Ok(Some(chunk)) => read += chunk.len(),
+                _ => return false,
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(50)).await;
+    }
+    server.statistics().connections_active == 1
+}
+
+/// What counts of a slow reader is what it takes of what waits for it, and not how little that was
+/// compressed to; who takes nothing goes.
+#[tokio::test(start_paused = true)]
+async fn who_reads_enough_of_what_is_compressed_stays() {
+    assert!(reads_compressed("memory://compressed", 20_000).await);
+    assert!(!reads_compressed("memory://compressed-unread", 0).await);
+}
+
 /// A drain does not wait for who is in the middle of a handshake for ever, and says goodbye through
 /// the pipeline to who is through.
 #[tokio::test]
