@@ -309,6 +309,14 @@ impl Noise {
 
     fn validate(&self, path: &str) -> Result<()> {
         let shared = self.pattern == Pattern::NNpsk0;
+        for (key, name) in [(&self.psk, "psk"), (&self.key, "key")] {
+            check(
+                key.as_ref().is_none_or(|key| !key.is_misplaced()),
+                path,
+                name,
+                "must be the path of a file that has the key, and not the key itself",
+            )?;
+        }
         check(
             self.psk.is_some() == shared,
             path,
@@ -385,6 +393,17 @@ impl NoiseKey {
         Self(Source::Bytes(Zeroizing::new(key)))
     }
 
+    /// Whether the path is no path but a key, which must not show in an error or a log.
+    fn is_misplaced(&self) -> bool {
+        match &self.0 {
+            Source::File(path) => {
+                let text = Zeroizing::new(path.as_os_str().as_encoded_bytes().to_vec());
+                from_hex(text.trim_ascii(), &mut Zeroizing::new([0; 32])).is_some()
+            }
+            Source::Bytes(_) => false,
+        }
+    }
+
     /// The key; a file is read now.
     ///
     /// # Errors
@@ -392,6 +411,11 @@ impl NoiseKey {
     pub fn read(&self) -> Result<Zeroizing<[u8; 32]>> {
         let path = match &self.0 {
             Source::Bytes(key) => return Ok(key.clone()),
+            Source::File(_) if self.is_misplaced() => {
+                return Err(Error::new(ErrorKind::InvalidArgument, "read the Noise key")
+                    .because("the path of its file is a key itself")
+                    .advice("put the key into a file, or use NoiseKey::bytes"));
+            }
             Source::File(path) => path,
         };
         let text = std::fs::read(path).map(Zeroizing::new);
@@ -446,8 +470,8 @@ impl From<[u8; 32]> for NoiseKey {
 impl fmt::Debug for NoiseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Source::File(path) => path.display().fmt(f),
-            Source::Bytes(_) => f.write_str("(secret)"),
+            Source::File(path) if !self.is_misplaced() => path.display().fmt(f),
+            _ => f.write_str("(secret)"),
         }
     }
 }
@@ -455,8 +479,8 @@ impl fmt::Debug for NoiseKey {
 impl Serialize for NoiseKey {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Source::File(path) => path.serialize(s),
-            Source::Bytes(_) => Err(serde::ser::Error::custom(
+            Source::File(path) if !self.is_misplaced() => path.serialize(s),
+            _ => Err(serde::ser::Error::custom(
                 "a Noise key that is not in a file is not written anywhere",
             )),
         }
@@ -601,6 +625,20 @@ mod tests {
         let noise = Noise::psk([0xab; 32]);
         let text = format!("{noise:?}");
         assert!(text.contains("(secret)") && !text.contains("171"), "{text}");
+        // where somebody has put a key in the place of its file's path
+        let digits = "ab".repeat(32);
+        let noise = Noise::psk(&*digits);
+        let key = noise.psk.as_ref().unwrap();
+        let pipeline = Pipeline::new().noise(noise.clone());
+        let error = pipeline.validate("", &Framing::default()).unwrap_err();
+        let texts = [
+            format!("{noise:?}"),
+            error.to_string(),
+            key.read().unwrap_err().to_string(),
+        ];
+        for text in texts {
+            assert!(!text.contains(&digits), "{text}");
+        }
         let error = "ab".parse::<PublicKey>().unwrap_err().to_string();
         assert!(!error.contains("ab'"), "{error}");
         let key = PublicKey([0x0f; 32]);

@@ -78,7 +78,8 @@ pub struct SessionLimits {
     pub first_byte_timeout: Option<Duration>,
     /// A peer for which more than [`outbox.low`](super::OutboxConfig::low) bytes or a sender without
     /// room wait, and which takes fewer than that many bytes in this time, is closed as a slow
-    /// reader. Default: 60 s for servers, off for clients.
+    /// reader; bytes are counted as they were before a pipeline has compressed them. Default: 60 s
+    /// for servers, off for clients.
     ///
     /// The system tells of progress in steps of up to a third of its send buffer, which can be a
     /// megabyte; where slow peers are welcome, set a small

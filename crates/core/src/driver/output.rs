@@ -21,7 +21,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let outbox = &self.session.shared().outbox;
         let tracks = self.session.tracks_sizes();
-        let link = &mut self.link;
+        let (link, mut stall) = (&mut self.link, self.stall.as_mut());
         let mut sent = crate::link::Sent::default();
         let mut controls = None;
         let result = lane::with(self.session.id(), |queue| {
@@ -32,7 +32,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 tracks,
             };
             let result = outbox.write(queue, &mut hold, cx, |cx, queue| {
+                let before = queue.bytes();
                 let (now, result) = link.poll_send(cx, queue);
+                if let Some(stall) = &mut stall {
+                    stall.take(before.saturating_sub(queue.bytes()));
+                }
                 sent.messages += now.messages;
                 sent.bytes += now.bytes;
                 result

@@ -6,6 +6,16 @@ use super::*;
 pub(super) struct Stall {
     /// Bytes that had been written when the time it has for more began.
     written: u64,
+    /// Bytes that have been taken from the queue since: more than were written, where they are
+    /// compressed on the way.
+    taken: usize,
+}
+
+impl Stall {
+    /// The peer has taken so many bytes more of what waits for it.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.taken = self.taken.saturating_add(bytes);
+    }
 }
 
 impl<L: Link, H: Handler> Driver<L, H> {
@@ -52,10 +62,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
             return false;
         }
         let written = shared.traffic.bytes_out.load(Relaxed);
+        let since = |begin: u64| usize::try_from(written - begin).unwrap_or(usize::MAX);
         match &self.stall {
-            Some(stall) if written - stall.written < (low as u64).max(1) => self.clock.is_slow(),
+            Some(stall) if stall.taken.max(since(stall.written)) < low.max(1) => {
+                self.clock.is_slow()
+            }
             _ => {
-                self.stall = Some(Stall { written });
+                self.stall = Some(Stall { written, taken: 0 });
                 self.clock.set_slow(Instant::now().checked_add(timeout));
                 false
             }
