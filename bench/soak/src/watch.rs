@@ -80,7 +80,7 @@ pub fn has_grown(samples: &[Sample]) -> bool {
     );
     println!("descriptors likewise: {} and {}", files.0, files.1);
     let over = |(before, after): (f64, f64), more| after > before * (1.0 + MORE) + more;
-    over(memory, MORE_BYTES) || over(files, MORE_FILES)
+    over(memory, MORE_BYTES) || over(heap, MORE_BYTES) || over(files, MORE_FILES)
 }
 
 fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
