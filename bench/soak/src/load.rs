@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use network_system::config::ClientConfig;
 use network_system::{
-    Backoff, BreakerConfig, CircuitBreaker, Client, ConnectionPool, PoolConfig, RequestPool,
-    RequestPoolConfig, Session, connect_with,
+    Backoff, BreakerConfig, CircuitBreaker, Client, ConnectionPool, Error, ErrorKind, PoolConfig,
+    RequestPool, RequestPoolConfig, Session, connect_with,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -264,6 +264,7 @@ async fn one_connection(url: &str, question: Question) -> network_system::Result
     connection.send(question.text()).await?;
     let answer = connection.receive().await?;
     connection.close().await?;
-    // closed in good order in place of an answer: that is a wrong one
-    Ok(answer.map_or_else(Vec::new, |answer| answer.as_bytes().to_vec()))
+    // a killed server that had nothing unread closes in good order
+    let closed = || Error::new(ErrorKind::ConnectionClosed, "receive from").peer(url);
+    Ok(answer.ok_or_else(closed)?.as_bytes().to_vec())
 }

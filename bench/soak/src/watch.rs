@@ -1,12 +1,18 @@
 //! Looks at the process every second, and judges it in the end.
 
+use std::alloc::System;
 use std::fs;
 
 use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::runtime::Handle;
 
 use crate::Result;
 use crate::load::Loads;
+
+/// Counts what is allocated: what the process has of the system also holds what is free in between.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How much more memory the last fifth may have than the second: this share, and so many bytes.
 const MORE: f64 = 0.05;
@@ -17,8 +23,10 @@ const MORE_FILES: f64 = 5.0;
 /// What the process has at one moment.
 #[derive(Clone, Copy)]
 pub struct Sample {
-    /// Bytes of memory.
+    /// Bytes of memory, as the system counts them.
     pub memory: u64,
+    /// Bytes that are allocated and not freed.
+    pub heap: u64,
     /// Open file descriptors.
     pub files: usize,
     /// Tasks of the runtime.
@@ -34,8 +42,10 @@ impl Sample {
             .trim()
             .trim_end_matches(" kB")
             .parse()?;
+        let heap = ALLOCATOR.stats();
         Ok(Self {
             memory: kib << 10,
+            heap: (heap.bytes_allocated - heap.bytes_deallocated) as u64,
             // without the one that reads them
             files: fs::read_dir("/proc/self/fd")?.count() - 1,
             tasks: Handle::current().metrics().num_alive_tasks(),
@@ -55,15 +65,22 @@ pub fn has_grown(samples: &[Sample]) -> bool {
     let files = |sample: &Sample| sample.files as f64;
     let memory = (median(before, memory), median(after, memory));
     let files = (median(before, files), median(after, files));
+    let heap = |sample: &Sample| sample.heap as f64;
+    let heap = (median(before, heap), median(after, heap));
     println!(
         "memory, medians of the second and the last fifth: {:.2} and {:.2} MiB ({:+.1} %)",
         memory.0 / 1048576.0,
         memory.1 / 1048576.0,
         (memory.1 / memory.0 - 1.0) * 100.0
     );
+    println!(
+        "allocated likewise: {:.0} and {:.0} KiB",
+        heap.0 / 1024.0,
+        heap.1 / 1024.0
+    );
     println!("descriptors likewise: {} and {}", files.0, files.1);
     let over = |(before, after): (f64, f64), more| after > before * (1.0 + MORE) + more;
-    over(memory, MORE_BYTES) || over(files, MORE_FILES)
+    over(memory, MORE_BYTES) || over(heap, MORE_BYTES) || over(files, MORE_FILES)
 }
 
 fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
@@ -89,7 +106,7 @@ pub fn report(seconds: u64, kills: u64, now: Sample, loads: &Loads, as_json: boo
         });
         let line = json!({
             "seconds": seconds, "kills": kills, "ok": ok, "errors": errors, "wrong": wrong,
-            "memory": now.memory, "files": now.files, "tasks": now.tasks,
+            "memory": now.memory, "heap": now.heap, "files": now.files, "tasks": now.tasks,
             "pool": { "open": pool.open, "idle": pool.idle, "waiting": pool.waiting,
                       "created": pool.created, "failed": pool.failed },
             "breaker_opened": opened,
@@ -99,8 +116,9 @@ pub fn report(seconds: u64, kills: u64, now: Sample, loads: &Loads, as_json: boo
     } else {
         println!(
             "{seconds:>5} s  {kills} kills  {ok} ok  {errors} errors  {wrong} wrong  {:.2} MiB  \
-             {} files  {} tasks  pool: {} open, {} idle, {} waiting, {} made  breaker opened {opened}",
+             {} KiB allocated  {} files  {} tasks  pool: {} open, {} idle, {} waiting, {} made  breaker opened {opened}",
             now.memory as f64 / 1048576.0,
+            now.heap >> 10,
             now.files,
             now.tasks,
             pool.open,
