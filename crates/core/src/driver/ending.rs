@@ -7,7 +7,7 @@ use super::*;
 const LINGER: Duration = Duration::from_secs(1);
 
 impl<L: Link, H: Handler> Driver<L, H> {
-    /// The session was told to end: where that is a shutdown, what has arrived is still read.
+    /// The session was told to end: where the peer is told first, what has arrived is still read.
     #[cold]
     pub(super) fn poll_last(
         &mut self,
@@ -15,7 +15,8 @@ impl<L: Link, H: Handler> Driver<L, H> {
         inbox: &mut InQueue,
         reason: CloseReason,
     ) -> Poll<Result<(), CloseReason>> {
-        let reads = matches!(reason, CloseReason::Shutdown) && !self.clogged;
+        let tells = matches!(reason, CloseReason::Shutdown | CloseReason::MaxAge);
+        let reads = tells && !self.clogged;
         if !reads || self.last_reads == 0 {
             return Poll::Ready(Err(reason));
         }
