@@ -53,6 +53,13 @@ fn missing(address: &Address) -> Error {
         .advice("build it with the feature tls")
 }
 
+#[cfg(feature = "http")]
+impl TlsLink {
+    pub(crate) fn into_stream(self) -> Box<dyn crate::http::Stream> {
+        match self.0 {}
+    }
+}
+
 impl Tls {
     /// Whether this build has TLS.
     pub const IS_THERE: bool = false;

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
 pub mod faults;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(all(feature = "compression", feature = "noise"))]
 pub mod piped;
 pub mod pipes;

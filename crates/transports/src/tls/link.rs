@@ -39,6 +39,12 @@ impl TlsLink {
         Self(Box::new(StreamLink::new(stream, plain.framing, plain.info)))
     }
 
+    /// The stream, of one whose handshake is done.
+    #[cfg(feature = "http")]
+    pub(crate) fn into_stream(self) -> Box<dyn crate::http::Stream> {
+        Box::new(self.0.into_parts().0)
+    }
+
     /// A link that was accepted, before its handshake.
     fn accepted(plain: Plain, server: &Server) -> Result<Self> {
         let peer = plain.info.peer.clone();
