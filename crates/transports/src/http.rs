@@ -9,10 +9,12 @@
 //! | `life.rs` | what is known of a connection and its requests while they last |
 //! | `io.rs` | the stream under hyper, whose bytes are counted |
 //! | `service.rs` | what is around the answer to each request: limits, statistics, the access log |
+//! | `gateway.rs`, `gateway/` | messages as bodies of requests and answers, so that curl is a client |
 //! | `body.rs` | the bodies of requests, with their limits, and of answers, which are watched |
 
 mod body;
 mod connection;
+mod gateway;
 mod io;
 mod life;
 mod link;
@@ -35,6 +37,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::schemes::{AnyLink, Schemes};
 pub use body::RequestBody;
+pub use gateway::GatewayLink;
 pub(crate) use io::Stream;
 pub(crate) use link::Serving;
 pub use link::{HttpBound, HttpLink, HttpListener};

@@ -88,22 +88,47 @@ impl HttpLink {
     }
 }
 
-impl Source for HttpLink {
-    fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
+/// Would be a session of the message gateway.
+#[derive(Debug)]
+pub struct GatewayLink(Infallible);
+
+impl GatewayLink {
+    pub(crate) fn info(&self) -> &LinkInfo {
+        match self.0 {}
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
         match self.0 {}
     }
 }
 
-impl Sink for HttpLink {
-    fn encoding(&self) -> Encoding {
-        match self.0 {}
-    }
+macro_rules! never {
+    ($link:ident) => {
+        impl Source for $link {
+            fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
+                match self.0 {}
+            }
+        }
 
-    fn poll_send(&mut self, _: &mut Context<'_>, _: &mut OutQueue) -> (Sent, Poll<Result<()>>) {
-        match self.0 {}
-    }
+        impl Sink for $link {
+            fn encoding(&self) -> Encoding {
+                match self.0 {}
+            }
 
-    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-        match self.0 {}
-    }
+            fn poll_send(
+                &mut self,
+                _: &mut Context<'_>,
+                _: &mut OutQueue,
+            ) -> (Sent, Poll<Result<()>>) {
+                match self.0 {}
+            }
+
+            fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+                match self.0 {}
+            }
+        }
+    };
 }
+
+never!(HttpLink);
+never!(GatewayLink);

@@ -11,7 +11,7 @@ use network_system_core::{
 };
 use tokio::io::DuplexStream;
 
-use crate::http::{Http, HttpBound, HttpLink, HttpListener};
+use crate::http::{GatewayLink, Http, HttpBound, HttpLink, HttpListener};
 use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 #[cfg(unix)]
@@ -78,6 +78,8 @@ pub enum AnyLink {
     Piped(Box<Piped<AnyLink>>),
     /// With HTTP, over TCP or TLS. No message link: a server serves it.
     Http(Box<HttpLink>),
+    /// A session of the message gateway of HTTP.
+    Gateway(Box<GatewayLink>),
 }
 
 /// An address of any of these transports.
@@ -135,6 +137,7 @@ macro_rules! each {
             Self::Tls($one) => $do,
             Self::Piped($one) => $do,
             Self::Http($one) => $do,
+            Self::Gateway($one) => $do,
         }
     };
 }
@@ -169,7 +172,7 @@ impl AnyLink {
             Self::Unix(link) => Box::new(link.into_parts().0),
             Self::Memory(link) => Box::new(link.into_parts().0),
             Self::Tls(link) => link.into_stream(),
-            Self::Piped(_) | Self::Http(_) => return None,
+            Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => return None,
         })
     }
 }
@@ -184,7 +187,7 @@ impl AnyLink {
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
             // there is no pipeline in a pipeline, and nothing above HTTP
-            Self::Piped(_) | Self::Http(_) => Ok(Introduced::Nobody),
+            Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => Ok(Introduced::Nobody),
         }
     }
 }
@@ -201,7 +204,9 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) | Self::Http(_) => false,
+            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => {
+                false
+            }
         }
     }
 }

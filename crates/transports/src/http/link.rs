@@ -13,6 +13,7 @@ use network_system_core::{
 };
 
 use super::connection;
+use super::gateway::Gateway;
 use super::{Http, HttpService};
 use crate::schemes::{AnyBound, AnyLink, AnyListener};
 
@@ -20,6 +21,7 @@ use crate::schemes::{AnyBound, AnyLink, AnyListener};
 pub(crate) struct Serving {
     pub(super) service: Option<HttpService>,
     pub(super) config: LinkConfig,
+    pub(super) gateway: Option<Gateway>,
 }
 
 impl Serving {
@@ -27,6 +29,7 @@ impl Serving {
         Arc::new(Self {
             service: http.service(config),
             config: config.clone(),
+            gateway: config.http.messages.as_deref().map(Gateway::new),
         })
     }
 }

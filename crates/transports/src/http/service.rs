@@ -79,10 +79,16 @@ impl Answering {
             RequestBody::new(body, config.max_body, config.body_timeout, beyond.clone())
         });
         request.extensions_mut().insert(self.connection.clone());
-        let Some(service) = self.serving.service.clone() else {
-            return plain(StatusCode::NOT_FOUND);
+        // what begins sessions goes before what the user serves
+        let response = match &self.serving.gateway {
+            Some(gateway) if gateway.is_for(request.uri()) => {
+                gateway.answer(request, &self.connection).await
+            }
+            _ => match self.serving.service.clone() {
+                Some(service) => contain(service.oneshot(request)).await,
+                None => plain(StatusCode::NOT_FOUND),
+            },
         };
-        let response = contain(service.oneshot(request)).await;
         match beyond.status() {
             Some(status) => plain(status),
             None => response,
