@@ -112,14 +112,17 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Sends the preface and empty settings, and acknowledges the server's.
+    /// Sends the preface and settings, and acknowledges the server's. Answers may not use HPACK's
+    /// dynamic table, since nothing here keeps one.
     pub async fn start(stream: TcpStream) -> Self {
         let mut http2 = Self {
             stream,
             seen: Vec::new(),
         };
         http2.send(PREFACE).await;
-        http2.send(&frame(SETTINGS, 0, 0, &[])).await;
+        http2
+            .send(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]))
+            .await;
         http2
             .wait(|frame| frame.kind == SETTINGS && frame.flags == 0)
             .await;

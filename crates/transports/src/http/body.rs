@@ -27,19 +27,21 @@ pub(super) struct Beyond(AtomicU8);
 
 const TOO_LARGE: u8 = 1;
 const TOO_SLOW: u8 = 2;
+const MALFORMED: u8 = 3;
 
 impl Beyond {
     pub(super) fn status(&self) -> Option<http::StatusCode> {
         match self.0.load(Relaxed) {
             TOO_LARGE => Some(http::StatusCode::PAYLOAD_TOO_LARGE),
             TOO_SLOW => Some(http::StatusCode::REQUEST_TIMEOUT),
+            MALFORMED => Some(http::StatusCode::BAD_REQUEST),
             _ => None,
         }
     }
 }
 
-/// The body of a request. It fails when it is larger or slower than it may be; the request is answered
-/// with 413 or 408 then, whatever is made of the failure.
+/// The body of a request. It fails when it is larger or slower than it may be, or is no HTTP; the
+/// request is answered with 413, 408 or 400 then, whatever is made of the failure.
 pub struct RequestBody {
     body: Incoming,
     left: u64,
@@ -127,8 +129,13 @@ impl Body for RequestBody {
             ready!(this.pace.poll_late(cx));
             return this.fail(TOO_SLOW, "the body of the request comes too slowly");
         };
-        let Some(frame) = frame.transpose()? else {
-            return Poll::Ready(None);
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                let _ = this.fail(MALFORMED, "");
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            None => return Poll::Ready(None),
         };
         let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
         this.pace.came(bytes);

@@ -195,11 +195,14 @@ impl Life {
                 return Look::Cut(CloseReason::SlowReader);
             }
         }
-        let slow = limits.slow_timeout.map(|timeout| now + timeout / 4);
-        if !inner.exchanges.is_empty() {
-            return Look::Again(slow.unwrap_or(now + limits.keep_alive));
+        if !inner.exchanges.is_empty() || waits {
+            let slow = limits.slow_timeout.unwrap_or(limits.keep_alive);
+            let soon = (slow / 4).min(limits.keep_alive).min(limits.header_timeout);
+            return Look::Again(now + soon);
         }
-        let mut next = now + limits.header_timeout;
+        // a request may come meanwhile
+        let mut next = now + limits.slow_timeout.unwrap_or(limits.keep_alive);
+        next = next.min(now + limits.header_timeout);
         match self.head_since.load(Relaxed) {
             0 => {
                 let idle = self.at(self.idle_since.load(Relaxed)) + limits.keep_alive;
@@ -216,11 +219,7 @@ impl Life {
                 next = next.min(late);
             }
         }
-        Look::Again(if waits {
-            slow.unwrap_or(next).min(next)
-        } else {
-            next
-        })
+        Look::Again(next)
     }
 }
 

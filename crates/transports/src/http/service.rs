@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -45,10 +45,15 @@ impl Answering {
             version: request.version(),
         };
         let mut exchange = self.life.begin(self.connection.clone(), head);
-        let response = match self.refuse(&request) {
+        let version = request.version();
+        let mut response = match self.refuse(&request) {
             Some(status) => plain(status),
             None => self.route(request).await,
         };
+        if self.connection.host().is_draining() && version < Version::HTTP_2 {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         exchange.answered(response.status());
         Ok(response.map(|body| Watched::new(body, exchange)))
     }
