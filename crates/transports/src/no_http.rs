@@ -46,6 +46,12 @@ impl Http {
     }
 }
 
+impl HttpLink {
+    pub(crate) fn over(_: AnyLink, serving: Arc<Serving>) -> Self {
+        match serving.0 {}
+    }
+}
+
 impl HttpBound {
     pub(crate) fn new(_: AnyBound, serving: Arc<Serving>) -> Self {
         match serving.0 {}

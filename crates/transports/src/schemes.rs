@@ -11,6 +11,7 @@ use network_system_core::{
 };
 use tokio::io::DuplexStream;
 
+use crate::auto::{Auto, AutoBound, AutoLink, AutoListener};
 use crate::http::{GatewayLink, Http, HttpBound, HttpLink, HttpListener};
 use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
@@ -34,7 +35,8 @@ impl Schemes {
 }
 
 /// Every scheme, and whether this build has it.
-const ALL: [(&str, bool); 6] = [
+const ALL: [(&str, bool); 7] = [
+    ("auto", true),
     ("tcp", true),
     ("tls", Tls::IS_THERE),
     ("unix", cfg!(unix)),
@@ -76,6 +78,8 @@ pub enum AnyLink {
     Tls(TlsLink),
     /// Through a pipeline, over any of the others.
     Piped(Box<Piped<AnyLink>>),
+    /// Over TCP, and becomes one of the others.
+    Auto(Box<AutoLink>),
     /// With HTTP, over TCP or TLS. No message link: a server serves it.
     Http(Box<HttpLink>),
     /// A session of the message gateway of HTTP.
@@ -100,6 +104,8 @@ pub enum AnyBound {
     TlsMemory(TlsBound<MemoryBound>),
     /// Any of them, with a pipeline.
     Piped(Box<AnyBound>, ReadyPipeline),
+    /// A TCP address with every protocol.
+    Auto(AutoBound),
     /// A TCP address with HTTP.
     Http(HttpBound),
 }
@@ -122,6 +128,8 @@ pub enum AnyListener {
     TlsMemory(TlsListener<MemoryListener>),
     /// On any of them, with a pipeline.
     Piped(Box<AnyListener>, ReadyPipeline),
+    /// On a TCP address, with every protocol.
+    Auto(AutoListener),
     /// With HTTP.
     Http(HttpListener),
 }
@@ -136,6 +144,7 @@ macro_rules! each {
             Self::Memory($one) => $do,
             Self::Tls($one) => $do,
             Self::Piped($one) => $do,
+            Self::Auto($one) => $do,
             Self::Http($one) => $do,
             Self::Gateway($one) => $do,
         }
@@ -172,7 +181,7 @@ impl AnyLink {
             Self::Unix(link) => Box::new(link.into_parts().0),
             Self::Memory(link) => Box::new(link.into_parts().0),
             Self::Tls(link) => link.into_stream(),
-            Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => return None,
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => return None,
         })
     }
 }
@@ -186,8 +195,10 @@ impl AnyLink {
             Self::Unix(link) => link.learn_client().await,
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
-            // there is no pipeline in a pipeline, and nothing above HTTP
-            Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => Ok(Introduced::Nobody),
+            // there is no pipeline in a pipeline, and nothing above HTTP and all
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => {
+                Ok(Introduced::Nobody)
+            }
         }
     }
 }
@@ -204,9 +215,12 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) | Self::Http(_) | Self::Gateway(_) => {
-                false
-            }
+            Self::Memory(_)
+            | Self::Tls(_)
+            | Self::Piped(_)
+            | Self::Auto(_)
+            | Self::Http(_)
+            | Self::Gateway(_) => false,
         }
     }
 }
@@ -245,6 +259,7 @@ impl Link for AnyLink {
                 link.learnt();
                 Ok(introduced)
             }
+            Self::Auto(link) => link.learn_client().await,
             Self::Http(link) => link.learn_client().await,
             link => link.learn_client_below().await,
         }
@@ -255,6 +270,7 @@ impl Link for AnyLink {
             Self::Piped(link) if !link.is_open() => {
                 Self::Piped(Box::new(link.open_over(Self::open_below).await?))
             }
+            Self::Auto(link) => link.open().await?,
             Self::Http(link) => Self::Http(Box::new(link.open().await?)),
             link => link.open_below().await?,
         })
@@ -286,6 +302,7 @@ impl Bound for AnyBound {
             Self::TlsUnix(bound) => bound.local(),
             Self::TlsMemory(bound) => bound.local(),
             Self::Piped(bound, _) => bound.local(),
+            Self::Auto(bound) => bound.local(),
             Self::Http(bound) => bound.local(),
         }
     }
@@ -301,6 +318,7 @@ impl Bound for AnyBound {
             Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
             Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
             Self::Piped(bound, pipeline) => AnyListener::Piped(Box::new(bound.start()?), pipeline),
+            Self::Auto(bound) => AnyListener::Auto(bound.start()?),
             Self::Http(bound) => AnyListener::Http(bound.start()?),
         })
     }
@@ -316,6 +334,7 @@ impl Listener for AnyListener {
                 let link = Piped::accepted(link, pipeline.clone());
                 Ok(AnyLink::Piped(Box::new(link)))
             }
+            Self::Auto(listener) => Ok(AnyLink::Auto(Box::new(listener.accept().await?))),
             Self::Http(listener) => Ok(AnyLink::Http(Box::new(listener.accept().await?))),
             listener => listener.accept_below().await,
         }
@@ -334,8 +353,8 @@ impl AnyListener {
             #[cfg(unix)]
             Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
             Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
-            // there is no pipeline in a pipeline, and nothing above HTTP
-            Self::Piped(..) | Self::Http(_) => std::future::pending().await,
+            // there is no pipeline in a pipeline, and nothing above HTTP and all
+            Self::Piped(..) | Self::Auto(_) | Self::Http(_) => std::future::pending().await,
         })
     }
 }
@@ -374,7 +393,7 @@ impl Schemes {
     async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let connecting = self.tls.connect(address, config)?;
         let plain = match address.scheme() {
-            "tcp" | "tls" => tcp::connect(address, config).await?.into(),
+            "tcp" | "tls" | "auto" => tcp::connect(address, config).await?.into(),
             #[cfg(unix)]
             "unix" => unix::connect(address, config).await?.into(),
             "memory" => Memory.connect(address, config).await?.into(),
@@ -394,6 +413,11 @@ impl Transports for Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
+        if address.scheme() == "auto" {
+            let (auto, below) = Auto::new(address, config, &self.tls, &self.http)?;
+            let bound = tcp::bind(address, &below, workers).await?;
+            return Ok(auto.over(bound).map(AnyBound::Auto).collect());
+        }
         if is_http(address) {
             return self.bind_http(address, config, workers).await;
         }
@@ -489,7 +513,8 @@ impl Schemes {
             return Box::pin(self.connect_tls(address, config)).await;
         }
         Ok(match address.scheme() {
-            "tcp" => AnyLink::Tcp(tcp::connect(address, config).await?),
+            // frames are what a client of ours speaks there
+            "tcp" | "auto" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
             "unix" => AnyLink::Unix(unix::connect(address, config).await?),
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),

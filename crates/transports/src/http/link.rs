@@ -56,6 +56,11 @@ impl HttpLink {
         link
     }
 
+    /// HTTP over a link of a byte stream, from which nothing has been read.
+    pub(crate) fn over(below: AnyLink, serving: Arc<Serving>) -> Self {
+        Self::new(below, Bytes::new(), serving)
+    }
+
     /// Takes over what the link below knows.
     fn learn(&mut self) {
         self.info = Link::info(&*self.below).clone();
@@ -163,6 +168,6 @@ pub struct HttpListener {
 impl HttpListener {
     pub(crate) async fn accept(&mut self) -> Result<HttpLink> {
         let below = self.below.accept_below().await?;
-        Ok(HttpLink::new(below, Bytes::new(), self.serving.clone()))
+        Ok(HttpLink::over(below, self.serving.clone()))
     }
 }
