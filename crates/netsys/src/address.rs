@@ -5,7 +5,7 @@ use network_system::{Address, Error, Schemes};
 
 /// Whether connections of this address have TLS.
 pub fn is_secure(address: &Address, config: &LinkConfig) -> bool {
-    config.tls || address.scheme() == "tls"
+    config.tls || matches!(address.scheme(), "tls" | "https")
 }
 
 /// An address and the settings that hold for it, its query applied.
@@ -21,7 +21,7 @@ pub fn parse(
     if !Schemes::KNOWN.contains(&address.scheme()) {
         return Err(address.unknown_scheme(Schemes::KNOWN).into());
     }
-    if matches!(address.scheme(), "tcp" | "tls") {
+    if matches!(address.scheme(), "tcp" | "tls" | "http" | "https") {
         address.host_and_port()?;
     }
     let config = LinkConfig {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use network_system::config::{CertificateFiles, ClientAuth, Pem, ServerConfig};
+use network_system::config::{CertificateFiles, ClientAuth, HttpConfig, Pem, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::address;
@@ -22,6 +22,9 @@ use crate::{interval, log, output};
 /// Where the server listens unless told otherwise: only this machine can reach it.
 pub const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:8080";
 
+/// Where curl finds the handler, on addresses with HTTP.
+pub const MESSAGES: &str = "/messages";
+
 /// Everything that a configuration file can say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -30,7 +33,8 @@ pub struct Settings {
     pub mode: Mode,
     /// What is logged. Default: `warn`.
     pub log: String,
-    /// The server's settings. Defaults differ from the library's: one worker, and one address.
+    /// The server's settings. Defaults differ from the library's: one worker, one address, and a
+    /// message gateway over HTTP.
     pub server: ServerConfig,
 }
 
@@ -39,6 +43,10 @@ impl Default for Settings {
         let server = ServerConfig {
             listen: vec![DEFAULT_LISTEN.to_owned()],
             workers: 1,
+            http: HttpConfig {
+                messages: Some(MESSAGES.to_owned()),
+                ..HttpConfig::default()
+            },
             ..ServerConfig::default()
         };
         Self {
@@ -54,7 +62,7 @@ impl Default for Settings {
 pub struct Overrides {
     /// Address to listen on; give it several times for several [default: tcp://127.0.0.1:8080]
     ///
-    /// tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
+    /// tcp://HOST:PORT, tls://HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as
     /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, pipeline, compress,
     /// allow, deny, proxies).

@@ -1,6 +1,7 @@
 //! `netsys serve`: a server until Ctrl-C, with live statistics.
 
 mod hints;
+mod page;
 mod report;
 mod restart;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use network_system::Server;
+use network_system::http::ServeHttp;
 use network_system::restart::Inherited;
 
 use crate::config::{Overrides, Settings};
@@ -28,6 +30,7 @@ Examples:
   netsys serve --listen 'tcp://:8080?framing=lines'     lines of text, for nc and telnet
   netsys serve --listen unix:///tmp/netsys.sock         a Unix socket
   netsys serve --config netsys.toml                     see `netsys config --print`
+  netsys serve --listen http://127.0.0.1:8080           for curl: curl -d hello http://127.0.0.1:8080/messages
   netsys serve --json --listen tcp://127.0.0.1:0        for scripts; port 0 takes a free one
   netsys serve --self-signed                            TLS, with a certificate of its own
   netsys serve --listen tls://:8443 --tls-cert server.pem --tls-key server.key
@@ -127,6 +130,7 @@ async fn serve(
     let server = Server::builder()
         .config(settings.server.clone())
         .handler(Service::new(settings.mode))
+        .http(page::router(&settings))
         .inherit(inherited.sockets())
         .start()
         .await

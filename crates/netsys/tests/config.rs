@@ -105,6 +105,17 @@ min_version = "1.3"
 resumption = false
 reload_interval = "off"
 
+[server.http]
+messages = "/say"
+compression = false
+max_body = 1000
+max_header = 9000
+max_header_fields = 20
+max_streams = 3
+header_timeout = "4s"
+body_timeout = "5s"
+keep_alive = "6s"
+
 [server.protection]
 max_connections_per_ip = 9
 connections_per_second_per_ip = 8

@@ -10,9 +10,11 @@
 //! | `io.rs` | the stream under hyper, whose bytes are counted |
 //! | `service.rs` | what is around the answer to each request: limits, statistics, the access log |
 //! | `gateway.rs`, `gateway/` | messages as bodies of requests and answers, so that curl is a client |
+//! | `client.rs`, `client/` | a client: reqwest, with deadlines, retries, breakers and our errors |
 //! | `body.rs` | the bodies of requests, with their limits, and of answers, which are watched |
 
 mod body;
+mod client;
 mod connection;
 mod gateway;
 mod io;
@@ -37,6 +39,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::schemes::{AnyLink, Schemes};
 pub use body::RequestBody;
+pub use client::{HttpCall, HttpClient, HttpClientConfig, HttpResponse};
 pub use gateway::GatewayLink;
 pub(crate) use io::Stream;
 pub(crate) use link::Serving;

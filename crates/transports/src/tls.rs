@@ -72,6 +72,15 @@ impl Tls {
         })
     }
 
+    /// What an HTTP client with these settings needs; the same as before unless files have changed.
+    #[cfg(feature = "http")]
+    pub(crate) fn for_http(
+        &self,
+        config: &Arc<TlsClientConfig>,
+    ) -> Result<Arc<rustls::ClientConfig>> {
+        Ok(self.client(config)?.current().config())
+    }
+
     /// What a client with these settings needs.
     fn client(&self, config: &Arc<TlsClientConfig>) -> Result<Arc<Reloading<Client>>> {
         let mut clients = lock(&self.0.clients);
@@ -135,6 +144,12 @@ impl Connecting {
     pub(crate) async fn over(self, plain: Plain, address: &Address) -> Result<TlsLink> {
         TlsLink::connect(plain, &self.client, self.name, address).await
     }
+}
+
+/// What went wrong in a handshake that an HTTP client has done.
+#[cfg(feature = "http")]
+pub(crate) fn of_client(error: rustls::Error) -> network_system_core::Error {
+    failure::of_handshake(std::io::Error::other(error), failure::Role::Client)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -15,7 +15,7 @@ const KIB: usize = 1024;
 pub struct HttpConfig {
     /// The path of the message gateway, such as `/messages`: what is posted there is a message to the
     /// server's handler. Default: none, and no such path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "text::optional_path")]
     pub messages: Option<String>,
     /// Compresses answers as the client accepts it (gzip, brotli, zstd), where that is worth it.
     /// Default: yes.

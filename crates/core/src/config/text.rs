@@ -20,6 +20,23 @@ pub(super) mod duration {
     }
 }
 
+/// A path, or `off`.
+pub(super) mod optional_path {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<String>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.serialize_str(value.as_deref().unwrap_or("off"))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+        let text = String::deserialize(d)?;
+        Ok((text != "off").then_some(text))
+    }
+}
+
 /// A duration as text, or `off`.
 pub(super) mod optional_duration {
     use super::*;

@@ -38,7 +38,7 @@ const METHODS: [&str; 10] = [
 ];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Counts the requests of one server.
+/// Counts the requests of one server, or one client.
 pub struct HttpCounters {
     active: AtomicU64,
     methods: [AtomicU64; METHODS.len()],
@@ -55,8 +55,16 @@ pub struct HttpRequest {
     status: Option<u16>,
 }
 
+impl Default for HttpCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl HttpCounters {
-    pub(super) fn new() -> Self {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             active: AtomicU64::new(0),
             methods: Default::default(),
@@ -109,7 +117,9 @@ impl HttpCounters {
         self.bytes_out.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn snapshot(&self) -> HttpStatistics {
+    /// What was counted so far.
+    #[must_use]
+    pub fn snapshot(&self) -> HttpStatistics {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         let counts = |labels: &[&'static str], counters: &[AtomicU64]| {
             let all = labels.iter().copied().zip(counters.iter().map(load));

@@ -64,6 +64,9 @@ fn own_defaults(tree: &DeTable<'_>, settings: &mut Settings) {
     if missing("server.workers") {
         settings.server.workers = Settings::default().server.workers;
     }
+    if missing("server.http.messages") {
+        settings.server.http.messages = Settings::default().server.http.messages;
+    }
 }
 
 fn wrong_value(at: &str, key: Option<&str>, message: &str) -> Failure {

@@ -386,6 +386,51 @@ const KEYS: &[Key] = &[
          nobody else may connect. Also ?proxies=… of one address.",
         NETWORKS,
     ),
+    key(
+        "server.http.messages",
+        "The path of the message gateway of http:// and https://, where curl is a client.",
+        "a path in quotes, such as \"/messages\", or \"off\"",
+    ),
+    key(
+        "server.http.compression",
+        "Compresses answers as the client accepts it (gzip, brotli, zstd).",
+        SWITCH,
+    ),
+    key(
+        "server.http.max_body",
+        "Largest body of an HTTP request in bytes; a message also has session.max_message.",
+        BYTES,
+    ),
+    key(
+        "server.http.max_header",
+        "Largest head of an HTTP request in bytes.",
+        "a number of bytes from 8192 to 1048576",
+    ),
+    key(
+        "server.http.max_header_fields",
+        "Header fields of an HTTP request at most.",
+        "a whole number from 1 to 10000",
+    ),
+    key(
+        "server.http.max_streams",
+        "Requests that one HTTP/2 connection may have at once.",
+        "a whole number from 1 to 10000",
+    ),
+    key(
+        "server.http.header_timeout",
+        "How long the head of an HTTP request may take.",
+        DURATION,
+    ),
+    key(
+        "server.http.body_timeout",
+        "In each such time 1 KiB of a request's body must come for each second of it.",
+        DURATION,
+    ),
+    key(
+        "server.http.keep_alive",
+        "Closes HTTP connections without a request.",
+        DURATION,
+    ),
 ];
 
 /// What a key may be.

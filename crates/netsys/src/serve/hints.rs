@@ -20,8 +20,11 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
         Some(_) => &link.protection.proxies,
         None => &server.protection.proxies,
     };
-    if !proxies.is_empty() && matches!(address.scheme(), "tcp" | "tls") {
+    if !proxies.is_empty() && address.port().is_some() {
         return format!("only these proxies may connect: {proxies}\nCtrl-C ends the server.\n");
+    }
+    if let Some(line) = curl(settings, &address) {
+        return format!("try it from another terminal:\n  {line}\nCtrl-C ends the server.\n");
     }
     let mut text = String::from("try it from another terminal:\n");
     let url = quoted(&reachable(&address, &link));
@@ -32,6 +35,27 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
         text += &format!("or without netsys:\n  {other}\n");
     }
     text + "Ctrl-C ends the server.\n"
+}
+
+/// The line for an address with HTTP.
+fn curl(settings: &Settings, address: &Address) -> Option<String> {
+    let trust = match (address.scheme(), trust(settings, true)) {
+        ("http", _) => "",
+        ("https", "--ca CA.pem ") => "--cacert CA.pem ",
+        ("https", _) => "--insecure ",
+        _ => return None,
+    };
+    let (scheme, host, port) = (address.scheme(), host(address), address.port()?);
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    let url = |path: &str| quoted(&format!("{scheme}://{host}:{port}{path}"));
+    Some(match &settings.server.http.messages {
+        Some(path) => format!("curl {trust}-d hello {}", url(path)),
+        None => format!("curl {trust}{}", url("/")),
+    })
 }
 
 /// The options with which a client trusts this server.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use network_system::{Address, DrainReport, Statistics};
+use network_system::{Address, DrainReport, Latency, Statistics};
 use serde::Serialize;
 
 use super::hints;
@@ -89,6 +89,20 @@ struct Figures<'a> {
     messages_dropped: u64,
     queued_bytes: u64,
     latency_us: Percentiles,
+    http: HttpFigures<'a>,
+}
+
+/// [`HttpStatistics`](network_system::HttpStatistics) with durations as plain numbers.
+#[derive(Serialize)]
+struct HttpFigures<'a> {
+    active: u64,
+    requests: u64,
+    by_method: &'a BTreeMap<&'static str, u64>,
+    by_status: &'a BTreeMap<&'static str, u64>,
+    aborted: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    latency_us: Percentiles,
 }
 
 /// Microseconds.
@@ -102,10 +116,22 @@ struct Percentiles {
     max: f64,
 }
 
+impl From<&Latency> for Percentiles {
+    fn from(l: &Latency) -> Self {
+        let us = |duration: Duration| duration.as_nanos() as f64 / 1e3;
+        Self {
+            count: l.count,
+            p50: us(l.p50),
+            p90: us(l.p90),
+            p99: us(l.p99),
+            p999: us(l.p999),
+            max: us(l.max),
+        }
+    }
+}
+
 impl<'a> From<&'a Statistics> for Figures<'a> {
     fn from(s: &'a Statistics) -> Self {
-        let us = |duration: Duration| duration.as_nanos() as f64 / 1e3;
-        let l = &s.latency;
         Self {
             uptime_seconds: s.uptime.as_secs_f64(),
             connections_active: s.connections_active,
@@ -124,13 +150,16 @@ impl<'a> From<&'a Statistics> for Figures<'a> {
             bytes_out_per_second: s.bytes_out_per_second,
             messages_dropped: s.messages_dropped,
             queued_bytes: s.queued_bytes,
-            latency_us: Percentiles {
-                count: l.count,
-                p50: us(l.p50),
-                p90: us(l.p90),
-                p99: us(l.p99),
-                p999: us(l.p999),
-                max: us(l.max),
+            latency_us: (&s.latency).into(),
+            http: HttpFigures {
+                active: s.http.active,
+                requests: s.http.requests,
+                by_method: &s.http.by_method,
+                by_status: &s.http.by_status,
+                aborted: s.http.aborted,
+                bytes_in: s.http.bytes_in,
+                bytes_out: s.http.bytes_out,
+                latency_us: (&s.http.latency).into(),
             },
         }
     }
@@ -309,6 +338,9 @@ fn one_line(s: &Statistics) -> String {
     if s.messages_dropped > 0 {
         line += &format!(" | {} dropped", count(s.messages_dropped as f64));
     }
+    if s.http.requests > 0 {
+        line += &format!(" | {}", several(s.http.requests, "request"));
+    }
     if let Some(refused) = refused(s) {
         line += &format!(" | {refused}");
     }
@@ -344,8 +376,12 @@ fn totals(s: &Statistics) -> String {
         format!(" ({})", ended.join(", "))
     };
     let refused = refused(s).map_or_else(String::new, |refused| format!(", {refused}"));
+    let requests = match s.http.requests {
+        0 => String::new(),
+        n => format!(", {}", several(n, "HTTP request")),
+    };
     format!(
-        "in {}: {}{ended}{refused}, {} in ({}), {} out ({})",
+        "in {}: {}{ended}{refused}{requests}, {} in ({}), {} out ({})",
         duration(s.uptime),
         several(s.connections_total, "connection"),
         several(s.messages_in, "message"),
