@@ -210,6 +210,12 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Spawne
     }
 }
 
+/// Starts a task where this is called: on this worker, or in the current runtime. For what a transport
+/// needs beside a link; it must end with that.
+pub fn run(future: impl Future<Output = ()> + Send + 'static) {
+    drop(spawn(future));
+}
+
 /// The error of a worker that has ended.
 pub(crate) fn gone() -> Error {
     Error::new(ErrorKind::Internal, "start a task on a worker").because("its thread has ended")

@@ -92,6 +92,8 @@ pub use network_system_core::{
     Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key,
     read_proxy_header, wire,
 };
+#[cfg(feature = "grpc")]
+pub use network_system_transports::grpc;
 #[cfg(feature = "http")]
 pub use network_system_transports::http;
 pub use network_system_transports::{AnyLink, Schemes, restart};
@@ -103,6 +105,8 @@ pub mod prelude {
         MessageRef, OverflowPolicy, Request, Result, Server, Session,
     };
 
+    #[cfg(feature = "grpc")]
+    pub use crate::grpc::ServeGrpc;
     #[cfg(feature = "http")]
     pub use crate::http::ServeHttp;
 }

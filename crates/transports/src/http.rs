@@ -60,6 +60,8 @@ pub(crate) type HttpService =
 pub(crate) struct Http {
     /// The user's.
     service: Option<HttpService>,
+    #[cfg(feature = "grpc")]
+    grpc: Option<crate::grpc::Grpc>,
 }
 
 impl Http {
@@ -83,7 +85,30 @@ impl Http {
         if tls.alpn.is_empty() {
             tls.alpn = vec!["h2".to_owned(), "http/1.1".to_owned()];
         }
-        Ok((Serving::new(self, config), below))
+        #[cfg(feature = "grpc")]
+        let serving = Serving::new(self, config, self.grpc(address, config)?);
+        #[cfg(not(feature = "grpc"))]
+        let serving = Serving::new(self, config);
+        Ok((serving, below))
+    }
+
+    /// What answers gRPC requests to a listener, where it has that.
+    #[cfg(feature = "grpc")]
+    fn grpc(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+    ) -> Result<Option<crate::grpc::GrpcService>> {
+        let always = matches!(address.scheme(), "grpc" | "grpcs") || config.http.grpc;
+        let default = || always.then(crate::grpc::Grpc::new);
+        let grpc = self.grpc.clone().or_else(default);
+        grpc.map(|grpc| grpc.build(config.session.max_message))
+            .transpose()
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn set_grpc(&mut self, grpc: crate::grpc::Grpc) {
+        self.grpc = Some(grpc);
     }
 
     fn set<S, B>(&mut self, service: S)
@@ -126,6 +151,16 @@ impl Http {
         });
         Some(BoxCloneSyncService::new(service))
     }
+}
+
+/// Any body as that of an answer.
+#[cfg(feature = "grpc")]
+pub(crate) fn boxed<B>(body: B) -> ResponseBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
 }
 
 impl fmt::Debug for Http {

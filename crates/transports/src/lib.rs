@@ -4,6 +4,8 @@
 //! `network-system`, which puts it together with the engine.
 
 pub mod auto;
+#[cfg_attr(not(feature = "grpc"), path = "no_grpc.rs")]
+pub mod grpc;
 #[cfg_attr(not(feature = "http"), path = "no_http.rs")]
 pub mod http;
 pub mod restart;

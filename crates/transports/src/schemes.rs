@@ -12,6 +12,7 @@ use network_system_core::{
 use tokio::io::DuplexStream;
 
 use crate::auto::{Auto, AutoBound, AutoLink, AutoListener};
+use crate::grpc::GrpcLink;
 use crate::http::{GatewayLink, Http, HttpBound, HttpLink, HttpListener};
 use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
@@ -35,7 +36,9 @@ impl Schemes {
 }
 
 /// Every scheme, and whether this build has it.
-const ALL: [(&str, bool); 7] = [
+const ALL: [(&str, bool); 9] = [
+    ("grpc", cfg!(feature = "grpc")),
+    ("grpcs", cfg!(feature = "grpc") && Tls::IS_THERE),
     ("auto", true),
     ("tcp", true),
     ("tls", Tls::IS_THERE),
@@ -60,7 +63,7 @@ const KNOWN: ([&str; ALL.len()], usize) = {
 
 /// Whether links of this address have TLS.
 fn secure(address: &Address, config: &LinkConfig) -> bool {
-    config.tls || matches!(address.scheme(), "tls" | "https")
+    config.tls || matches!(address.scheme(), "tls" | "https" | "grpcs")
 }
 
 /// A link of any of these transports. An enum and not a trait object, so that the calls on the
@@ -82,6 +85,8 @@ pub enum AnyLink {
     Auto(Box<AutoLink>),
     /// With HTTP, over TCP or TLS. No message link: a server serves it.
     Http(Box<HttpLink>),
+    /// A session over gRPC.
+    Grpc(Box<GrpcLink>),
     /// A session of the message gateway of HTTP.
     Gateway(Box<GatewayLink>),
 }
@@ -146,6 +151,7 @@ macro_rules! each {
             Self::Piped($one) => $do,
             Self::Auto($one) => $do,
             Self::Http($one) => $do,
+            Self::Grpc($one) => $do,
             Self::Gateway($one) => $do,
         }
     };
@@ -181,7 +187,9 @@ impl AnyLink {
             Self::Unix(link) => Box::new(link.into_parts().0),
             Self::Memory(link) => Box::new(link.into_parts().0),
             Self::Tls(link) => link.into_stream(),
-            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => return None,
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Grpc(_) | Self::Gateway(_) => {
+                return None;
+            }
         })
     }
 }
@@ -196,7 +204,7 @@ impl AnyLink {
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
             // there is no pipeline in a pipeline, and nothing above HTTP and all
-            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => {
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Grpc(_) | Self::Gateway(_) => {
                 Ok(Introduced::Nobody)
             }
         }
@@ -220,6 +228,7 @@ impl Source for AnyLink {
             | Self::Piped(_)
             | Self::Auto(_)
             | Self::Http(_)
+            | Self::Grpc(_)
             | Self::Gateway(_) => false,
         }
     }
@@ -369,7 +378,7 @@ impl Schemes {
     ) -> Result<Vec<AnyBound>> {
         let accepting = || self.tls.accept(address, config);
         Ok(match address.scheme() {
-            "tcp" | "tls" | "https" => {
+            "tcp" | "tls" | "https" | "grpcs" => {
                 let accepting = accepting()?;
                 let bound = tcp::bind(address, config, workers).await?;
                 accepting.over(bound).map(AnyBound::Tls).collect()
@@ -393,7 +402,7 @@ impl Schemes {
     async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let connecting = self.tls.connect(address, config)?;
         let plain = match address.scheme() {
-            "tcp" | "tls" | "auto" => tcp::connect(address, config).await?.into(),
+            "tcp" | "tls" | "auto" | "grpcs" => tcp::connect(address, config).await?.into(),
             #[cfg(unix)]
             "unix" => unix::connect(address, config).await?.into(),
             "memory" => Memory.connect(address, config).await?.into(),
@@ -430,6 +439,10 @@ impl Transports for Schemes {
     }
 
     async fn connect(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        #[cfg(feature = "grpc")]
+        if matches!(address.scheme(), "grpc" | "grpcs") {
+            return Box::pin(self.connect_grpc(address, config)).await;
+        }
         if is_http(address) {
             let error = Error::new(ErrorKind::InvalidArgument, "connect to").peer(address);
             return Err(error
@@ -450,7 +463,7 @@ impl Transports for Schemes {
 
 /// Whether HTTP is spoken there.
 fn is_http(address: &Address) -> bool {
-    matches!(address.scheme(), "http" | "https")
+    matches!(address.scheme(), "http" | "https" | "grpc" | "grpcs")
 }
 
 impl Schemes {
@@ -465,6 +478,30 @@ impl Schemes {
         let bound = self.bind_below(address, &below, workers).await?;
         let http = |bound| AnyBound::Http(HttpBound::new(bound, serving.clone()));
         Ok(bound.into_iter().map(http).collect())
+    }
+
+    /// Opens a session over gRPC.
+    #[cfg(feature = "grpc")]
+    async fn connect_grpc(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        let invalid = |why: &str| {
+            Err(Error::new(ErrorKind::InvalidArgument, "connect to")
+                .peer(address)
+                .because(why))
+        };
+        if config.session.pipeline.is_some() {
+            return invalid("messages over gRPC cannot have a pipeline");
+        }
+        let mut below = config.clone();
+        if below.tls_client.alpn.is_empty() {
+            std::sync::Arc::make_mut(&mut below.tls_client).alpn = vec!["h2".to_owned()];
+        }
+        let link = self.connect_below(address, &below).await?;
+        let info = link.info().clone();
+        let Some(stream) = link.into_stream() else {
+            return invalid("this transport has no stream");
+        };
+        let link = crate::grpc::connect(stream, info, address, config).await?;
+        Ok(AnyLink::Grpc(Box::new(link)))
     }
 
     /// Connects to an address whose links have a pipeline.
@@ -489,7 +526,7 @@ impl Schemes {
             return self.bind_tls(address, config, workers).await;
         }
         Ok(match address.scheme() {
-            "tcp" | "http" => {
+            "tcp" | "http" | "grpc" => {
                 let bound = tcp::bind(address, config, workers).await?;
                 bound.into_iter().map(AnyBound::Tcp).collect()
             }
@@ -514,7 +551,7 @@ impl Schemes {
         }
         Ok(match address.scheme() {
             // frames are what a client of ours speaks there
-            "tcp" | "auto" => AnyLink::Tcp(tcp::connect(address, config).await?),
+            "tcp" | "auto" | "grpc" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
             "unix" => AnyLink::Unix(unix::connect(address, config).await?),
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),

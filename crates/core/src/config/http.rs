@@ -17,6 +17,9 @@ pub struct HttpConfig {
     /// server's handler. Default: none, and no such path.
     #[serde(with = "text::optional_path")]
     pub messages: Option<String>,
+    /// Whether gRPC is answered: the session service, whose streams are sessions with the server's handler,
+    /// health and reflection. Addresses with `grpc://` always have it. Default: no.
+    pub grpc: bool,
     /// Compresses answers as the client accepts it (gzip, brotli, zstd), where that is worth it.
     /// Default: yes.
     pub compression: bool,
@@ -46,6 +49,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             messages: None,
+            grpc: false,
             compression: true,
             max_body: 16 * KIB * KIB,
             max_header: 64 * KIB,

@@ -84,7 +84,7 @@ impl LinkConfig {
         if let Some(max_message) = address.parse_query("max_message")? {
             config.session.max_message = max_message;
         }
-        if matches!(address.scheme(), "tls" | "https") {
+        if matches!(address.scheme(), "tls" | "https" | "grpcs") {
             let _: Option<Always> = address.parse_query("tls")?;
         } else if let Some(tls) = address.parse_query("tls")? {
             config.tls = tls;

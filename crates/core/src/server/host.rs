@@ -151,6 +151,11 @@ impl<L: Link> Host<L> {
         }
     }
 
+    /// Waits for the beginning of a shutdown.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.shared.stopping.clone().cancelled_owned()
+    }
+
     /// Runs a task of the connection's beside it, on the same worker. A shutdown waits for it, and cuts
     /// it off at its deadline.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

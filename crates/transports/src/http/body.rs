@@ -106,6 +106,13 @@ impl RequestBody {
         }
     }
 
+    /// Lets it be as large and as slow as it is.
+    #[cfg(feature = "grpc")]
+    pub(super) fn unlimit(&mut self) {
+        self.left = u64::MAX;
+        self.pace.period = Duration::MAX;
+    }
+
     fn fail(&mut self, how: u8, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.failed = true;
         self.beyond.0.store(how, Relaxed);
@@ -126,6 +133,9 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if this.pace.period == Duration::MAX {
+                return Poll::Pending;
+            }
             ready!(this.pace.poll_late(cx));
             return this.fail(TOO_SLOW, "the body of the request comes too slowly");
         };

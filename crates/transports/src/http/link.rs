@@ -22,14 +22,22 @@ pub(crate) struct Serving {
     pub(super) service: Option<HttpService>,
     pub(super) config: LinkConfig,
     pub(super) gateway: Option<Gateway>,
+    #[cfg(feature = "grpc")]
+    pub(super) grpc: Option<crate::grpc::GrpcService>,
 }
 
 impl Serving {
-    pub(crate) fn new(http: &Http, config: &LinkConfig) -> Arc<Self> {
+    pub(crate) fn new(
+        http: &Http,
+        config: &LinkConfig,
+        #[cfg(feature = "grpc")] grpc: Option<crate::grpc::GrpcService>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             service: http.service(config),
             config: config.clone(),
             gateway: config.http.messages.as_deref().map(Gateway::new),
+            #[cfg(feature = "grpc")]
+            grpc,
         })
     }
 }

@@ -84,6 +84,14 @@ impl Answering {
             RequestBody::new(body, config.max_body, config.body_timeout, beyond.clone())
         });
         request.extensions_mut().insert(self.connection.clone());
+        #[cfg(feature = "grpc")]
+        if let Some(grpc) = &self.serving.grpc
+            && crate::grpc::is_grpc(request.headers())
+        {
+            // its messages have limits of their own, and a stream may be as long and as slow as it is
+            request.body_mut().unlimit();
+            return grpc.answer(request, &self.connection).await;
+        }
         // what begins sessions goes before what the user serves
         let response = match &self.serving.gateway {
             Some(gateway) if gateway.is_for(request.uri()) => {
