@@ -470,7 +470,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
 /// The error of a handler that would be called for the same messages for ever.
 #[cold]
-fn nothing_taken() -> Error {
+pub(crate) fn nothing_taken() -> Error {
     Error::new(ErrorKind::Internal, "handle messages")
         .because("on_batch has returned without taking one")
         .advice("take at least one message in each call")

@@ -37,6 +37,7 @@ mod session;
 mod statistics;
 mod stream;
 mod sync;
+pub mod threads;
 mod ticker;
 mod turn;
 pub mod worker;

@@ -89,7 +89,7 @@ pub use network_system_core::{
     Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig, PoolStatistics, ProxyInfo,
     ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget, Sending, Sent, ServerState,
     Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
-    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, wire,
+    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, threads, wire,
 };
 pub use network_system_transports::{AnyLink, Schemes, restart};
 
