@@ -1,5 +1,6 @@
 //! Every setting with its default: plain structs that code, `netsys.toml` and tests share.
 
+mod http;
 mod ip_list;
 mod link;
 mod pem;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use http::HttpConfig;
 pub use ip_list::{IpList, IpListError};
 pub use link::LinkConfig;
 pub use pem::Pem;
@@ -279,6 +281,8 @@ pub struct ServerConfig {
     pub tls: TlsServerConfig,
     /// What the server puts up with from one IP address, and from whom at all.
     pub protection: ProtectionConfig,
+    /// HTTP of the listeners that have it.
+    pub http: HttpConfig,
 }
 
 impl Default for ServerConfig {
@@ -295,6 +299,7 @@ impl Default for ServerConfig {
             socket: SocketOptions::default(),
             tls: TlsServerConfig::default(),
             protection: ProtectionConfig::default(),
+            http: HttpConfig::default(),
         }
     }
 }
@@ -321,6 +326,7 @@ impl ServerConfig {
         )?;
         self.tls.validate("tls.")?;
         self.protection.validate("protection.")?;
+        self.http.validate("http.")?;
         check(
             self.socket.backlog > 0,
             "socket.",

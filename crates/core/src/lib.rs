@@ -69,8 +69,10 @@ pub use resilience::{
     Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit, BreakerState,
     BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RetryBudget,
 };
-pub use server::{BroadcastReport, DrainReport, Server, ServerBuilder, ServerState, Sessions};
+pub use server::{
+    BroadcastReport, DrainReport, Host, Server, ServerBuilder, ServerState, Sessions,
+};
 pub use session::{Sending, Session, SessionStatistics};
-pub use statistics::{Latency, Statistics};
+pub use statistics::{HttpCounters, HttpRequest, HttpStatistics, Latency, Statistics};
 pub use stream::StreamLink;
 pub use worker::Workers;

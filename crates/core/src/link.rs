@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::address::Address;
+use crate::close::CloseReason;
 use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::in_queue::InQueue;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Introduced;
+use crate::server::Host;
 pub use agreed::{NoiseInfo, PipelineInfo};
 pub use identity::{PeerCertificate, TlsInfo};
 pub use sockets::{ListeningSocket, Sockets};
@@ -100,6 +102,24 @@ pub trait Link: Source + Sink + Send + Unpin + 'static {
         Self: Sized,
     {
         async { Ok(self) }
+    }
+
+    /// Whether this is a connection of another protocol, such as HTTP: no session itself, but there may
+    /// be some on it. Then nothing else of it is used but [`info`](Self::info) and
+    /// [`serve`](Self::serve). Asked when it is open.
+    fn is_guest(&self) -> bool {
+        false
+    }
+
+    /// Serves such a connection to its end, in its own task. [`Host`] is what the server gives it, and
+    /// takes the sessions that begin on it. When a shutdown is over, or the server is dropped, this is
+    /// dropped, too.
+    fn serve(self, host: Host<Self>) -> impl Future<Output = CloseReason> + Send
+    where
+        Self: Sized,
+    {
+        drop(host);
+        async { CloseReason::Requested("nothing to serve".to_owned()) }
     }
 }
 

@@ -75,7 +75,7 @@ impl Door {
     }
 
     /// Whether a client is let in, and his place then.
-    fn enter(&self, peer: &Endpoint) -> Result<Option<Slot>, Refusal> {
+    pub(crate) fn enter(&self, peer: &Endpoint) -> Result<Option<Slot>, Refusal> {
         let Some(ip) = peer.ip() else {
             return Ok(None);
         };

@@ -3,11 +3,13 @@
 mod accept;
 mod builder;
 mod drain;
+mod host;
 mod sessions;
 mod signals;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 pub use builder::ServerBuilder;
 pub use drain::ServerState;
+pub use host::Host;
 pub use sessions::{BroadcastReport, Sessions};
 
 use crate::address::Address;
@@ -52,6 +55,10 @@ struct Shared {
     tracker: TaskTracker,
     /// No more connections are accepted.
     stopping: CancellationToken,
+    /// What is left is cut off: connections of other protocols, which are no sessions.
+    cutting: CancellationToken,
+    /// How many of these there are.
+    guests: AtomicUsize,
     state: watch::Sender<ServerState>,
     /// Set when a drain begins.
     grace: OnceLock<drain::Grace>,
@@ -155,6 +162,8 @@ impl<T: Transports> Server<T> {
             counters: Arc::new(Counters::new()),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            cutting: CancellationToken::new(),
+            guests: AtomicUsize::new(0),
             state: watch::Sender::new(ServerState::Running),
             grace: OnceLock::new(),
         });
@@ -272,7 +281,8 @@ impl<T: Transports> Server<T> {
         let began = Instant::now();
         let shared = &self.shared;
         let before = Ends::of(&self.statistics());
-        let grace = drain::Grace::within(deadline);
+        let window = self.drain_window.min(deadline / 2);
+        let grace = drain::Grace::within(deadline, window, shared.guests.load(Relaxed));
         // before the stop, after which who comes late looks for it
         let _ = shared.grace.set(grace);
         shared.state.send_replace(ServerState::Draining);
@@ -280,7 +290,6 @@ impl<T: Transports> Server<T> {
         shared.stopping.cancel();
         shared.tracker.close();
         let told = async {
-            let window = self.drain_window.min(deadline / 2);
             drain::tell(shared.sessions.every(), window, grace).await;
             std::future::pending().await
         };
@@ -293,8 +302,9 @@ impl<T: Transports> Server<T> {
         };
         let mut cut_because = BTreeMap::new();
         if !done {
-            cut_because = drain::unfinished(&shared.sessions);
+            cut_because = drain::unfinished(&shared.sessions, shared.guests.load(Relaxed));
             shared.sessions.cut();
+            shared.cutting.cancel();
             if tokio::time::timeout(AFTER_CUT, shared.tracker.wait())
                 .await
                 .is_err()
@@ -365,6 +375,7 @@ impl<T> Drop for Server<T> {
         self.shared.stopping.cancel();
         self.shared.tracker.close();
         self.shared.sessions.cut();
+        self.shared.cutting.cancel();
         self.shared.state.send_replace(ServerState::Stopped);
     }
 }

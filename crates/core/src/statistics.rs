@@ -1,5 +1,7 @@
 //! Counters that are cheap enough to leave on, and the [`Statistics`] snapshot made from them.
 
+mod http;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::close::CloseReason;
 use crate::protection::Refusals;
+pub use http::{HttpCounters, HttpRequest, HttpStatistics};
 
 /// Threads that count apart from each other; more share.
 const SHARDS: usize = 16;
@@ -67,6 +70,8 @@ pub struct Statistics {
     pub queued_bytes: u64,
     /// From the read that brought a message to the write of what its handler sent.
     pub latency: Latency,
+    /// The requests of HTTP connections. Messages of sessions on them count above.
+    pub http: HttpStatistics,
     /// Time since the start.
     pub uptime: Duration,
 }
@@ -137,6 +142,7 @@ pub(crate) struct Counters {
     /// Nanoseconds up to a little over a minute, in buckets of 3 %. `None` cannot happen: the two
     /// constants are valid.
     latency: Option<AtomicHistogram>,
+    pub(crate) http: HttpCounters,
     started: Instant,
     rates: Mutex<VecDeque<Sample>>,
 }
@@ -193,6 +199,7 @@ impl Counters {
             connect_errors: AtomicU64::new(0),
             ended: Default::default(),
             latency: AtomicHistogram::new(5, LATENCY_POWER).ok(),
+            http: HttpCounters::new(),
             started: Instant::now(),
             rates: Mutex::default(),
         }
@@ -295,11 +302,8 @@ impl Counters {
 
     /// `messages` took `latency` each.
     pub(crate) fn latency(&self, latency: Duration, messages: u64) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        // the last bucket takes what is longer than the histogram covers
-        let value = nanoseconds.min((1 << LATENCY_POWER) - 1);
         if let Some(histogram) = &self.latency {
-            let _ = histogram.add(value, messages);
+            record(histogram, latency, messages);
         }
     }
 
@@ -397,9 +401,18 @@ impl Counters {
                 .as_ref()
                 .map(|h| percentiles(&h.load()))
                 .unwrap_or_default(),
+            http: self.http.snapshot(),
             uptime: now.saturating_duration_since(self.started),
         }
     }
+}
+
+/// `count` durations.
+fn record(histogram: &AtomicHistogram, duration: Duration, count: u64) {
+    let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    // the last bucket takes what is longer than the histogram covers
+    let value = nanoseconds.min((1 << LATENCY_POWER) - 1);
+    let _ = histogram.add(value, count);
 }
 
 fn percentiles(histogram: &Histogram) -> Latency {

@@ -83,14 +83,17 @@ pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Balance, Balancer, BalancerConfig, Bound, BreakerConfig, BreakerPermit,
     BreakerState, BreakerStatistics, BroadcastReport, Choice, CircuitBreaker, ClientState,
-    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Ignore,
-    InQueue, Inbox, IntoMessage, Introduced, Latency, Link, LinkInfo, Listener, ListeningSocket,
-    Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo, OnMessage, OutQueue,
-    Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig, PoolStatistics, ProxyInfo,
-    ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget, Sending, Sent, ServerState,
-    Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
-    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, threads, wire,
+    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Host,
+    HttpStatistics, Ignore, InQueue, Inbox, IntoMessage, Introduced, Latency, Link, LinkInfo,
+    Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo,
+    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig,
+    PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget,
+    Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source,
+    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key,
+    read_proxy_header, threads, wire,
 };
+#[cfg(feature = "http")]
+pub use network_system_transports::http;
 pub use network_system_transports::{AnyLink, Schemes, restart};
 
 /// What most programs need.
@@ -99,6 +102,9 @@ pub mod prelude {
         Backoff, Client, CloseReason, Error, ErrorKind, Framing, Handler, Message, MessageBatch,
         MessageRef, OverflowPolicy, Request, Result, Server, Session,
     };
+
+    #[cfg(feature = "http")]
+    pub use crate::http::ServeHttp;
 }
 
 /// A server over every transport of this build; see [`network_system_core::Server`].

@@ -3,6 +3,9 @@
 //! [`Schemes`] picks the transport by the scheme of an address. Most users depend on the crate
 //! `network-system`, which puts it together with the engine.
 
+pub mod auto;
+#[cfg_attr(not(feature = "http"), path = "no_http.rs")]
+pub mod http;
 pub mod restart;
 mod schemes;
 pub mod tcp;

@@ -53,6 +53,13 @@ fn missing(address: &Address) -> Error {
         .advice("build it with the feature tls")
 }
 
+#[cfg(feature = "http")]
+impl TlsLink {
+    pub(crate) fn into_stream(self) -> Box<dyn crate::http::Stream> {
+        match self.0 {}
+    }
+}
+
 impl Tls {
     /// Whether this build has TLS.
     pub const IS_THERE: bool = false;
@@ -70,7 +77,17 @@ impl Tls {
     }
 }
 
+impl TlsLink {
+    pub(crate) fn poll_first(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<Option<u8>>> {
+        match self.0 {}
+    }
+}
+
 impl Accepting {
+    pub(crate) fn link(&self, _: Plain) -> Result<TlsLink> {
+        match self.0 {}
+    }
+
     pub(crate) fn over<B: Bound>(self, _: Vec<B>) -> std::iter::Empty<TlsBound<B>> {
         match self.0 {}
     }

@@ -5,12 +5,14 @@ use std::task::{Context, Poll};
 use network_system_core::config::LinkConfig;
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
-    Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
-    MemoryListener, OutQueue, Piped, ReadyPipeline, Result, Sent, Sink, Source, StreamLink,
-    Transports,
+    Address, Bound, CloseReason, Encoding, Error, ErrorKind, Host, InQueue, Introduced, Link,
+    LinkInfo, Listener, Memory, MemoryBound, MemoryListener, OutQueue, Piped, ReadyPipeline,
+    Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
 
+use crate::auto::{Auto, AutoBound, AutoLink, AutoListener};
+use crate::http::{GatewayLink, Http, HttpBound, HttpLink, HttpListener};
 use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 #[cfg(unix)]
@@ -18,27 +20,47 @@ use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 
 /// Every transport that this build has: `tcp://`, `tls://`, `memory://`, and `unix://` where the
 /// system has Unix sockets; each with `?tls=true` is one with TLS,
-/// and each can have a pipeline.
+/// and each can have a pipeline. Servers also listen on `http://` and `https://`.
 ///
 /// Clones share what TLS has read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
 pub struct Schemes {
     tls: Tls,
+    pub(crate) http: Http,
 }
 
 impl Schemes {
     /// The schemes of this build.
-    pub const KNOWN: &'static [&'static str] = match (cfg!(unix), Tls::IS_THERE) {
-        (true, true) => &["tcp", "tls", "unix", "memory"],
-        (true, false) => &["tcp", "unix", "memory"],
-        (false, true) => &["tcp", "tls", "memory"],
-        (false, false) => &["tcp", "memory"],
-    };
+    pub const KNOWN: &'static [&'static str] = KNOWN.0.split_at(KNOWN.1).0;
 }
+
+/// Every scheme, and whether this build has it.
+const ALL: [(&str, bool); 7] = [
+    ("auto", true),
+    ("tcp", true),
+    ("tls", Tls::IS_THERE),
+    ("unix", cfg!(unix)),
+    ("memory", true),
+    ("http", Http::IS_THERE),
+    ("https", Http::IS_THERE && Tls::IS_THERE),
+];
+
+/// Those that it has, and how many these are.
+const KNOWN: ([&str; ALL.len()], usize) = {
+    let (mut known, mut count, mut n) = ([""; ALL.len()], 0, 0);
+    while n < ALL.len() {
+        if ALL[n].1 {
+            known[count] = ALL[n].0;
+            count += 1;
+        }
+        n += 1;
+    }
+    (known, count)
+};
 
 /// Whether links of this address have TLS.
 fn secure(address: &Address, config: &LinkConfig) -> bool {
-    config.tls || address.scheme() == "tls"
+    config.tls || matches!(address.scheme(), "tls" | "https")
 }
 
 /// A link of any of these transports. An enum and not a trait object, so that the calls on the
@@ -56,6 +78,12 @@ pub enum AnyLink {
     Tls(TlsLink),
     /// Through a pipeline, over any of the others.
     Piped(Box<Piped<AnyLink>>),
+    /// Over TCP, and becomes one of the others.
+    Auto(Box<AutoLink>),
+    /// With HTTP, over TCP or TLS. No message link: a server serves it.
+    Http(Box<HttpLink>),
+    /// A session of the message gateway of HTTP.
+    Gateway(Box<GatewayLink>),
 }
 
 /// An address of any of these transports.
@@ -76,6 +104,10 @@ pub enum AnyBound {
     TlsMemory(TlsBound<MemoryBound>),
     /// Any of them, with a pipeline.
     Piped(Box<AnyBound>, ReadyPipeline),
+    /// A TCP address with every protocol.
+    Auto(AutoBound),
+    /// A TCP address with HTTP.
+    Http(HttpBound),
 }
 
 /// A listener of any of these transports.
@@ -96,6 +128,10 @@ pub enum AnyListener {
     TlsMemory(TlsListener<MemoryListener>),
     /// On any of them, with a pipeline.
     Piped(Box<AnyListener>, ReadyPipeline),
+    /// On a TCP address, with every protocol.
+    Auto(AutoListener),
+    /// With HTTP.
+    Http(HttpListener),
 }
 
 /// The same expression for whichever link it is.
@@ -108,6 +144,9 @@ macro_rules! each {
             Self::Memory($one) => $do,
             Self::Tls($one) => $do,
             Self::Piped($one) => $do,
+            Self::Auto($one) => $do,
+            Self::Http($one) => $do,
+            Self::Gateway($one) => $do,
         }
     };
 }
@@ -124,7 +163,7 @@ impl AnyLink {
     }
 
     /// As [`open`](Link::open), of one without a pipeline.
-    async fn open_below(self) -> Result<Self> {
+    pub(crate) async fn open_below(self) -> Result<Self> {
         Ok(match self {
             Self::Tls(link) => Self::Tls(link.open().await?),
             open => open,
@@ -132,17 +171,34 @@ impl AnyLink {
     }
 }
 
+#[cfg(feature = "http")]
+impl AnyLink {
+    /// The byte stream, of one that has nothing else above it.
+    pub(crate) fn into_stream(self) -> Option<Box<dyn crate::http::Stream>> {
+        Some(match self {
+            Self::Tcp(link) => Box::new(link.into_parts().0),
+            #[cfg(unix)]
+            Self::Unix(link) => Box::new(link.into_parts().0),
+            Self::Memory(link) => Box::new(link.into_parts().0),
+            Self::Tls(link) => link.into_stream(),
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => return None,
+        })
+    }
+}
+
 impl AnyLink {
     /// As [`learn_client`](Link::learn_client), of one without a pipeline.
-    async fn learn_client_below(&mut self) -> Result<Introduced> {
+    pub(crate) async fn learn_client_below(&mut self) -> Result<Introduced> {
         match self {
             Self::Tcp(link) => link.learn_client().await,
             #[cfg(unix)]
             Self::Unix(link) => link.learn_client().await,
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
-            // there is no pipeline in a pipeline
-            Self::Piped(_) => Ok(Introduced::Nobody),
+            // there is no pipeline in a pipeline, and nothing above HTTP and all
+            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Gateway(_) => {
+                Ok(Introduced::Nobody)
+            }
         }
     }
 }
@@ -159,7 +215,12 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) => false,
+            Self::Memory(_)
+            | Self::Tls(_)
+            | Self::Piped(_)
+            | Self::Auto(_)
+            | Self::Http(_)
+            | Self::Gateway(_) => false,
         }
     }
 }
@@ -198,6 +259,8 @@ impl Link for AnyLink {
                 link.learnt();
                 Ok(introduced)
             }
+            Self::Auto(link) => link.learn_client().await,
+            Self::Http(link) => link.learn_client().await,
             link => link.learn_client_below().await,
         }
     }
@@ -207,8 +270,21 @@ impl Link for AnyLink {
             Self::Piped(link) if !link.is_open() => {
                 Self::Piped(Box::new(link.open_over(Self::open_below).await?))
             }
+            Self::Auto(link) => link.open().await?,
+            Self::Http(link) => Self::Http(Box::new(link.open().await?)),
             link => link.open_below().await?,
         })
+    }
+
+    fn is_guest(&self) -> bool {
+        matches!(self, Self::Http(_))
+    }
+
+    async fn serve(self, host: Host<Self>) -> CloseReason {
+        match self {
+            Self::Http(link) => link.serve(host).await,
+            _ => CloseReason::Cut,
+        }
     }
 }
 
@@ -226,6 +302,8 @@ impl Bound for AnyBound {
             Self::TlsUnix(bound) => bound.local(),
             Self::TlsMemory(bound) => bound.local(),
             Self::Piped(bound, _) => bound.local(),
+            Self::Auto(bound) => bound.local(),
+            Self::Http(bound) => bound.local(),
         }
     }
 
@@ -240,6 +318,8 @@ impl Bound for AnyBound {
             Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
             Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
             Self::Piped(bound, pipeline) => AnyListener::Piped(Box::new(bound.start()?), pipeline),
+            Self::Auto(bound) => AnyListener::Auto(bound.start()?),
+            Self::Http(bound) => AnyListener::Http(bound.start()?),
         })
     }
 }
@@ -254,6 +334,8 @@ impl Listener for AnyListener {
                 let link = Piped::accepted(link, pipeline.clone());
                 Ok(AnyLink::Piped(Box::new(link)))
             }
+            Self::Auto(listener) => Ok(AnyLink::Auto(Box::new(listener.accept().await?))),
+            Self::Http(listener) => Ok(AnyLink::Http(Box::new(listener.accept().await?))),
             listener => listener.accept_below().await,
         }
     }
@@ -261,7 +343,7 @@ impl Listener for AnyListener {
 
 impl AnyListener {
     /// As [`accept`](Listener::accept), of one without a pipeline.
-    async fn accept_below(&mut self) -> Result<AnyLink> {
+    pub(crate) async fn accept_below(&mut self) -> Result<AnyLink> {
         Ok(match self {
             Self::Tcp(listener) => AnyLink::Tcp(listener.accept().await?),
             #[cfg(unix)]
@@ -271,8 +353,8 @@ impl AnyListener {
             #[cfg(unix)]
             Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
             Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
-            // there is no pipeline in a pipeline
-            Self::Piped(..) => std::future::pending().await,
+            // there is no pipeline in a pipeline, and nothing above HTTP and all
+            Self::Piped(..) | Self::Auto(_) | Self::Http(_) => std::future::pending().await,
         })
     }
 }
@@ -287,7 +369,7 @@ impl Schemes {
     ) -> Result<Vec<AnyBound>> {
         let accepting = || self.tls.accept(address, config);
         Ok(match address.scheme() {
-            "tcp" | "tls" => {
+            "tcp" | "tls" | "https" => {
                 let accepting = accepting()?;
                 let bound = tcp::bind(address, config, workers).await?;
                 accepting.over(bound).map(AnyBound::Tls).collect()
@@ -311,7 +393,7 @@ impl Schemes {
     async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let connecting = self.tls.connect(address, config)?;
         let plain = match address.scheme() {
-            "tcp" | "tls" => tcp::connect(address, config).await?.into(),
+            "tcp" | "tls" | "auto" => tcp::connect(address, config).await?.into(),
             #[cfg(unix)]
             "unix" => unix::connect(address, config).await?.into(),
             "memory" => Memory.connect(address, config).await?.into(),
@@ -331,6 +413,14 @@ impl Transports for Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
+        if address.scheme() == "auto" {
+            let (auto, below) = Auto::new(address, config, &self.tls, &self.http)?;
+            let bound = tcp::bind(address, &below, workers).await?;
+            return Ok(auto.over(bound).map(AnyBound::Auto).collect());
+        }
+        if is_http(address) {
+            return self.bind_http(address, config, workers).await;
+        }
         let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Server)? else {
             return self.bind_below(address, config, workers).await;
         };
@@ -340,6 +430,12 @@ impl Transports for Schemes {
     }
 
     async fn connect(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        if is_http(address) {
+            let error = Error::new(ErrorKind::InvalidArgument, "connect to").peer(address);
+            return Err(error
+                .because("HTTP has no message connection")
+                .advice("ask with an HTTP client, such as curl or HttpClient"));
+        }
         if config.session.pipeline.is_some() {
             // in a box, so that a plain connect is not as large as one with it
             return Box::pin(self.connect_piped(address, config)).await;
@@ -352,7 +448,25 @@ impl Transports for Schemes {
     }
 }
 
+/// Whether HTTP is spoken there.
+fn is_http(address: &Address) -> bool {
+    matches!(address.scheme(), "http" | "https")
+}
+
 impl Schemes {
+    /// Takes an address where HTTP is spoken.
+    async fn bind_http(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> Result<Vec<AnyBound>> {
+        let (serving, below) = self.http.accept(address, config)?;
+        let bound = self.bind_below(address, &below, workers).await?;
+        let http = |bound| AnyBound::Http(HttpBound::new(bound, serving.clone()));
+        Ok(bound.into_iter().map(http).collect())
+    }
+
     /// Connects to an address whose links have a pipeline.
     async fn connect_piped(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Client)? else {
@@ -375,7 +489,7 @@ impl Schemes {
             return self.bind_tls(address, config, workers).await;
         }
         Ok(match address.scheme() {
-            "tcp" => {
+            "tcp" | "http" => {
                 let bound = tcp::bind(address, config, workers).await?;
                 bound.into_iter().map(AnyBound::Tcp).collect()
             }
@@ -399,7 +513,8 @@ impl Schemes {
             return Box::pin(self.connect_tls(address, config)).await;
         }
         Ok(match address.scheme() {
-            "tcp" => AnyLink::Tcp(tcp::connect(address, config).await?),
+            // frames are what a client of ours speaks there
+            "tcp" | "auto" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
             "unix" => AnyLink::Unix(unix::connect(address, config).await?),
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -13,6 +14,7 @@ use network_system_core::{
     Address, Bound, Endpoint, Error, ErrorKind, LinkInfo, Listener, Result, StreamLink,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::watched::Watched;
@@ -335,6 +337,24 @@ impl Listener for TcpAcceptor {
             self.local
         };
         Ok(link(stream, peer, local, &self.config))
+    }
+}
+
+impl TcpStream {
+    /// The first byte that has come, which stays where it is; `None` at the end.
+    pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        let mut byte = [0];
+        let n = match self {
+            Self::Runtime(stream) => {
+                let mut into = ReadBuf::new(&mut byte);
+                ready!(stream.poll_peek(cx, &mut into))?
+            }
+            Self::Worker(stream) => {
+                let mut peek = |stream: &mio::net::TcpStream| Ok((stream.peek(&mut byte)?, true));
+                ready!(stream.poll_input(cx, &mut peek))?
+            }
+        };
+        Poll::Ready(Ok((n > 0).then_some(byte[0])))
     }
 }
 

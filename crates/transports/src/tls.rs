@@ -117,6 +117,11 @@ impl Accepting {
         let secured = move |plain| TlsBound::new(plain, self.0.clone());
         bound.into_iter().map(secured)
     }
+
+    /// A link that was accepted, before its handshake.
+    pub(crate) fn link(&self, plain: Plain) -> Result<TlsLink> {
+        TlsLink::accepted(plain, &self.0.current())
+    }
 }
 
 /// What one connect needs.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientConfig, Pipeline, ProtectionConfig, ServerConfig, SessionConfig, SocketOptions,
-    TlsClientConfig, TlsServerConfig,
+    ClientConfig, HttpConfig, Pipeline, ProtectionConfig, ServerConfig, SessionConfig,
+    SocketOptions, TlsClientConfig, TlsServerConfig,
 };
 use crate::error::Result;
 use crate::link::Sockets;
@@ -24,6 +24,8 @@ pub struct LinkConfig {
     pub tls_client: Arc<TlsClientConfig>,
     /// Who may connect, and through which proxies, where links are accepted.
     pub protection: ProtectionConfig,
+    /// HTTP where links are accepted.
+    pub http: Arc<HttpConfig>,
     /// Listening sockets from and for other processes.
     pub sockets: Sockets,
 }
@@ -35,6 +37,7 @@ impl From<&ServerConfig> for LinkConfig {
             socket: config.socket.clone(),
             tls_server: Arc::new(config.tls.clone()),
             protection: config.protection.clone(),
+            http: Arc::new(config.http.clone()),
             ..Self::default()
         }
     }
@@ -81,7 +84,7 @@ impl LinkConfig {
         if let Some(max_message) = address.parse_query("max_message")? {
             config.session.max_message = max_message;
         }
-        if address.scheme() == "tls" {
+        if matches!(address.scheme(), "tls" | "https") {
             let _: Option<Always> = address.parse_query("tls")?;
         } else if let Some(tls) = address.parse_query("tls")? {
             config.tls = tls;
@@ -135,7 +138,7 @@ impl std::str::FromStr for Always {
     fn from_str(text: &str) -> std::result::Result<Self, &'static str> {
         match text {
             "true" => Ok(Self),
-            _ => Err("tls:// always has TLS; tcp:// is without"),
+            _ => Err("this scheme always has TLS; tcp:// and http:// are without"),
         }
     }
 }

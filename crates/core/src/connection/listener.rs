@@ -138,10 +138,16 @@ impl<T: Transports> ConnectionListener<T> {
         self.refusals.counts().collect()
     }
 
-    fn connection(&self, link: T::Link, slot: Option<Slot>) -> Connection<T::Link> {
+    fn connection(&self, link: T::Link, slot: Option<Slot>) -> Result<Connection<T::Link>> {
+        if link.is_guest() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "accept on")
+                .peer(&self.address)
+                .because("connections of this protocol are no message connections")
+                .advice("only a server can listen there"));
+        }
         let mut connection = Connection::new(link, &self.session);
         connection.slot = slot;
-        connection
+        Ok(connection)
     }
 
     /// The next connection. Where connections begin with a handshake it is the next that has done
@@ -156,14 +162,14 @@ impl<T: Transports> ConnectionListener<T> {
             let link = tokio::select! {
                 biased;
                 done = self.handshakes.next(), if waits => match done {
-                    Some((link, slot)) => return Ok(self.connection(link, slot)),
+                    Some((link, slot)) => return self.connection(link, slot),
                     None => continue,
                 },
                 accepted = self.listener.accept(), if more => accepted?,
             };
             match self.door.knock(&link.info().peer) {
                 Ok(Knock::Client(slot)) if link.is_open() => {
-                    return Ok(self.connection(link, slot));
+                    return self.connection(link, slot);
                 }
                 Ok(knock) => {
                     let (door, refusals) = (self.door.clone(), self.refusals.clone());

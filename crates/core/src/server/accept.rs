@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use super::host::{Host, Introducer, Place};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::contain;
@@ -36,11 +37,11 @@ impl Rules {
         Self(Arc::new((session, door)))
     }
 
-    fn session(&self) -> &SessionConfig {
+    pub(super) fn session(&self) -> &SessionConfig {
         &self.0.0
     }
 
-    fn door(&self) -> &Door {
+    pub(super) fn door(&self) -> &Door {
         &self.0.1
     }
 }
@@ -182,8 +183,44 @@ impl<H: Handler> Acceptor<H> {
 
     /// Starts to drive a connection that was admitted, with its place among those of its address.
     fn start<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) {
+        self.shared.counters.opened();
+        if link.is_guest() {
+            return self.host(link, slot, rules);
+        }
+        self.drive(link, slot, rules);
+    }
+
+    /// Starts to serve a connection of another protocol, on which sessions may begin.
+    #[cold]
+    fn host<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) {
+        let shared = self.shared.clone();
+        let info = link.info().clone();
+        tracing::debug!(scheme = info.scheme, peer = %info.peer, "connected");
+        let place = Place::new(shared.clone(), slot);
+        let introducer = Introducer {
+            acceptor: self.clone(),
+            rules: rules.clone(),
+        };
+        let host = Host::new(shared.clone(), Arc::new(introducer), place);
+        let handler = self.handler.clone();
+        let cutting = shared.cutting.clone();
+        let life = Box::pin(async move {
+            // also for a task that ends before it was polled
+            let ended = host.ended();
+            let served = cutting.run_until_cancelled(link.serve(host)).await;
+            let reason = served.unwrap_or(CloseReason::Cut);
+            if let Some(error) = reason.error() {
+                contain(|| handler.on_error(None, error));
+            }
+            tracing::debug!(scheme = info.scheme, peer = %info.peer, %reason, "disconnected");
+            ended.set(reason);
+        });
+        let _ = worker::spawn(shared.tracker.track_future(life));
+    }
+
+    /// Starts to drive a session.
+    pub(super) fn drive<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) -> Session {
         let (shared, config) = (&self.shared, rules.session());
-        shared.counters.opened();
         let info = link.info();
         let session = Session::new(
             info.clone(),
@@ -208,13 +245,20 @@ impl<H: Handler> Acceptor<H> {
             slot,
         };
         let handler = self.handler.clone();
-        let driver = Driver::new(link, session, handler, shared.counters.clone(), config);
+        let driver = Driver::new(
+            link,
+            session.clone(),
+            handler,
+            shared.counters.clone(),
+            config,
+        );
         // in a box, because a future that is moved into another is kept twice
         let life = Box::pin(driver.run());
         let _ = worker::spawn(shared.tracker.track_future(async move {
             let mut registered = registered;
             registered.reason = Some(life.await);
         }));
+        session
     }
 }
 

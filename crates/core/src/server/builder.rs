@@ -10,7 +10,8 @@ use super::Server;
 use super::signals::Signals;
 use crate::close::CloseReason;
 use crate::config::{
-    Heartbeat, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig, WorkerConfig,
+    Heartbeat, HttpConfig, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig,
+    WorkerConfig,
 };
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -144,6 +145,11 @@ impl<T: Transports, H> ServerBuilder<T, H> {
         }
     }
 
+    /// The transports, for settings of their own.
+    pub fn transports_mut(&mut self) -> &mut T {
+        &mut self.transports
+    }
+
     /// Replaces all settings; addresses given before are kept.
     pub fn config(mut self, config: ServerConfig) -> Self {
         let mut listen = std::mem::take(&mut self.config.listen);
@@ -182,6 +188,12 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// `?tls=true`. Default: no certificate, and no such address.
     pub fn tls(mut self, tls: TlsServerConfig) -> Self {
         self.config.tls = tls;
+        self
+    }
+
+    /// Limits of HTTP, for addresses such as `http://0.0.0.0:8080`.
+    pub fn http_config(mut self, config: HttpConfig) -> Self {
+        self.config.http = config;
         self
     }
 

@@ -42,16 +42,25 @@ pub(super) struct Grace {
     pub(super) most: Duration,
     /// Without a message.
     quiet: Duration,
+    /// Over which connections of other protocols are told.
+    spread: Duration,
 }
 
 impl Grace {
-    /// For a drain of at most `deadline`, of which it leaves the larger part for the end itself.
-    pub(super) fn within(deadline: Duration) -> Self {
+    /// For a drain of at most `deadline`, of which it leaves the larger part for the end itself; the
+    /// `guests` are told over `window` at most.
+    pub(super) fn within(deadline: Duration, window: Duration, guests: usize) -> Self {
         let most = GRACE.min(deadline / 4);
         Self {
             most,
             quiet: QUIET.min(most / 2),
+            spread: spread(window, guests),
         }
+    }
+
+    /// When one connection of another protocol is told, from now on.
+    pub(super) fn turn(self) -> Duration {
+        self.spread.mul_f64(fastrand::f64())
     }
 
     /// Lets `session` finish: announces the end where the peer understands that, waits until what
@@ -102,10 +111,7 @@ impl Grace {
 /// not come all at once. Ends when all are closed or about to be; does not wait for their ends.
 pub(super) async fn tell(sessions: Vec<Session>, window: Duration, grace: Grace) {
     let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-    let window = match sessions.len() {
-        0..=FEW => Duration::ZERO,
-        _ => window.min(PACE.saturating_mul(count)),
-    };
+    let window = spread(window, sessions.len());
     let began = Instant::now();
     let mut farewells = JoinSet::new();
     for (n, session) in (0_u32..).zip(sessions) {
@@ -122,9 +128,20 @@ pub(super) async fn tell(sessions: Vec<Session>, window: Duration, grace: Grace)
     while farewells.join_next().await.is_some() {}
 }
 
-/// Why sessions had not finished at the deadline, and how many of each.
-pub(super) fn unfinished(sessions: &Sessions) -> BTreeMap<&'static str, usize> {
+/// The time over which `count` connections are told, `window` at most.
+fn spread(window: Duration, count: usize) -> Duration {
+    match count {
+        0..=FEW => Duration::ZERO,
+        _ => window.min(PACE.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))),
+    }
+}
+
+/// Why sessions, and `guests`, had not finished at the deadline, and how many of each.
+pub(super) fn unfinished(sessions: &Sessions, guests: usize) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
+    if guests > 0 {
+        counts.insert("working", guests);
+    }
     for session in sessions.every() {
         let shared = session.shared();
         let why = if shared.outbox.bytes() > 0 {

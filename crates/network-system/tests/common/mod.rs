@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
 pub mod faults;
+#[cfg(all(feature = "http", unix))]
+pub mod http;
+#[cfg(feature = "http")]
+pub mod http2;
 #[cfg(all(feature = "compression", feature = "noise"))]
 pub mod piped;
 pub mod pipes;

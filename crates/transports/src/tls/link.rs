@@ -39,8 +39,19 @@ impl TlsLink {
         Self(Box::new(StreamLink::new(stream, plain.framing, plain.info)))
     }
 
+    /// The stream, of one whose handshake is done.
+    #[cfg(feature = "http")]
+    pub(crate) fn into_stream(self) -> Box<dyn crate::http::Stream> {
+        Box::new(self.0.into_parts().0)
+    }
+
+    /// The first byte behind the handshake, which stays here; `None` at the end.
+    pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        self.0.parts_mut().0.poll_first(cx)
+    }
+
     /// A link that was accepted, before its handshake.
-    fn accepted(plain: Plain, server: &Server) -> Result<Self> {
+    pub(super) fn accepted(plain: Plain, server: &Server) -> Result<Self> {
         let peer = plain.info.peer.clone();
         let tls = ServerConnection::new(server.config()).map_err(|error| {
             failure::of_handshake(io::Error::other(error), Role::Server).peer(peer)

@@ -99,6 +99,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
+    /// The first byte that has come, which stays here; `None` at the end.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        for _ in 0..DRY {
+            match self.tls.reader().fill_buf() {
+                Ok(bytes) => return Poll::Ready(Ok(bytes.first().copied())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Err(failure::cut_off()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_read_in(cx))?;
+            let result = self.tls.process_new_packets();
+            if self.tls.wants_write() {
+                // as when it decrypts
+                let _ = self.poll_write_out(cx);
+            }
+            result.map_err(failure::of_stream)?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Writes what is encrypted; ready when nothing of it is left.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, tls, .. } = self;
