@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use ip_list::{IpList, IpListError};
-pub use link::LinkConfig;
+pub use link::{LinkConfig, open_until};
 pub use pem::Pem;
 pub use pipeline::{
     Compression, Noise, NoiseKey, ParseCompressionError, ParsePublicKeyError, Pipeline, PublicKey,

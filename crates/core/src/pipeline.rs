@@ -20,6 +20,7 @@ mod noise;
 mod steps;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use network_system_wire::pipeline::{self as wire, Offer, Role};
 use zeroize::Zeroizing;
@@ -47,6 +48,7 @@ struct Inner {
     noise: Option<Keys>,
     /// Largest message.
     max_message: usize,
+    open_timeout: Option<Duration>,
 }
 
 /// The settings of the encryption, and its secrets.
@@ -82,8 +84,14 @@ impl ReadyPipeline {
             settings: settings.clone(),
             noise,
             max_message,
+            open_timeout: config.open_timeout,
         };
         Ok(Some((Self(Arc::new(inner)), below)))
+    }
+
+    /// By when a link that begins to open now must have said why it cannot be.
+    fn open_until(&self) -> Option<tokio::time::Instant> {
+        crate::config::open_until(self.0.open_timeout)
     }
 
     /// What we begin with.

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use network_system_core::config::LinkConfig;
+use network_system_core::config::{LinkConfig, open_until};
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
     Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
@@ -358,8 +358,9 @@ impl Schemes {
         let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Client)? else {
             return self.connect_below(address, config).await;
         };
+        let until = open_until(config.open_timeout);
         let link = self.connect_below(address, &below).await?;
-        let link = Piped::connect(link, pipeline).await;
+        let link = Piped::connect_until(link, pipeline, until).await;
         let link = link.map_err(|error| error.peer(address))?;
         Ok(AnyLink::Piped(Box::new(link)))
     }

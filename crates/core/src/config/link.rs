@@ -1,6 +1,9 @@
 //! What one link is opened with: [`LinkConfig`].
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{
     ClientConfig, Pipeline, ProtectionConfig, ServerConfig, SessionConfig, SocketOptions,
@@ -26,6 +29,8 @@ pub struct LinkConfig {
     pub protection: ProtectionConfig,
     /// Listening sockets from and for other processes.
     pub sockets: Sockets,
+    /// How long it may take until a link is open, which whoever opens it sees to. Default: nobody does.
+    pub open_timeout: Option<Duration>,
 }
 
 impl From<&ServerConfig> for LinkConfig {
@@ -35,6 +40,7 @@ impl From<&ServerConfig> for LinkConfig {
             socket: config.socket.clone(),
             tls_server: Arc::new(config.tls.clone()),
             protection: config.protection.clone(),
+            open_timeout: Some(config.handshake_timeout),
             ..Self::default()
         }
     }
@@ -46,9 +52,22 @@ impl From<&ClientConfig> for LinkConfig {
             session: config.session.clone(),
             socket: config.socket.clone(),
             tls_client: Arc::new(config.tls.clone()),
+            open_timeout: Some(config.connect_timeout),
             ..Self::default()
         }
     }
+}
+
+/// The part of a deadline that is left to say why a link cannot be opened, and the most of it.
+const MARGIN: u32 = 16;
+const MARGIN_MAX: Duration = Duration::from_millis(20);
+
+/// By when a link that begins to open now must have said why it cannot be, if it knows: a little before
+/// the [deadline](LinkConfig::open_timeout), which would hide it.
+#[must_use]
+pub fn open_until(timeout: Option<Duration>) -> Option<Instant> {
+    let timeout = timeout?;
+    Instant::now().checked_add(timeout - (timeout / MARGIN).min(MARGIN_MAX))
 }
 
 impl LinkConfig {
