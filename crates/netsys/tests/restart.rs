@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
+use common::load::{Kind, Requests, trusting};
 use common::{LIMIT, Running, Server, frame, netsys, read_frame};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -173,6 +174,54 @@ fn restarts_under_load_turn_nobody_away() {
             assert!(began.elapsed() < LIMIT, "the socket file stays");
             std::thread::yield_now();
         }
+    }
+}
+
+/// With TLS: clients that stay, which the goaway of the envelope sends to the new process, clients that
+/// come, and some without the envelope, which cannot be told. The certificate may be a new one, too.
+#[test]
+fn restarts_under_load_with_tls_fail_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let certify = || {
+        let mut command = netsys();
+        command.args(["cert", "--force", "--out", &path("")]);
+        common::ended(&common::run(command, b""), 0);
+    };
+    for workers in ["0", "1", "3"] {
+        certify();
+        let (cert, key) = (path("server.pem"), path("server.key"));
+        let mut arguments = vec!["--workers", workers, "--tls-cert", &cert, "--tls-key", &key];
+        arguments.extend(["--listen", "tls://127.0.0.1:0?envelope=true"]);
+        arguments.extend(["--listen", "tls://127.0.0.1:0"]);
+        let mut line = Line::new(Server::start_with(&arguments));
+        let port = |n: usize| {
+            let address = line.server.listening["addresses"][n].as_str().unwrap();
+            let place = address.split('?').next().unwrap();
+            place.rsplit(':').next().unwrap().to_owned()
+        };
+        let config = trusting(&path("ca.pem"));
+        let with = format!("tls://localhost:{}", port(0));
+        let without = format!("tls://localhost:{}", port(1));
+        let staying = [Kind::Lasting; 4];
+        let kinds = [&staying[..], &[Kind::Fresh, Kind::Fresh]].concat();
+        let load = Requests::start(&with, &config, &kinds);
+        let plain = Requests::start(&without, &config, &[Kind::Plain, Kind::Plain]);
+        for _ in 0..4 {
+            load.more(20);
+            plain.more(20);
+            certify();
+            let report = line.restart();
+            assert_eq!(report["cut"], 0, "{report}");
+            // those who stay were there, and have gone to the next one
+            let sessions = report["sessions"].as_u64().unwrap();
+            assert!(sessions >= staying.len() as u64, "{report}");
+            assert_eq!(report["statistics"]["connections_refused"]["handshake"], 0);
+        }
+        load.more(20);
+        let all = (load.finish(), plain.finish());
+        let least = (5 * 20 * kinds.len() as u64, 4 * 20 * 2);
+        assert!(all.0 >= least.0 && all.1 >= least.1, "{all:?}");
     }
 }
 
