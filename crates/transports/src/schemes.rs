@@ -6,8 +6,8 @@ use network_system_core::config::{LinkConfig, open_until};
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
     Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
-    MemoryListener, OutQueue, Piped, ReadyPipeline, Result, Sent, Sink, Source, StreamLink,
-    Transports,
+    MemoryListener, OutQueue, Piped, Pipelines, ReadyPipeline, Result, Sent, Sink, Source,
+    StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
 
@@ -20,10 +20,11 @@ use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 /// system has Unix sockets; each with `?tls=true` is one with TLS,
 /// and each can have a pipeline.
 ///
-/// Clones share what TLS has read from files, and the sessions that can be resumed.
+/// Clones share what TLS and Noise have read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
 pub struct Schemes {
     tls: Tls,
+    pipelines: Pipelines,
 }
 
 impl Schemes {
@@ -335,6 +336,7 @@ impl Transports for Schemes {
             return self.bind_below(address, config, workers).await;
         };
         let bound = self.bind_below(address, &below, workers).await?;
+        self.pipelines.add(&pipeline);
         let piped = |bound| AnyBound::Piped(Box::new(bound), pipeline.clone());
         Ok(bound.into_iter().map(piped).collect())
     }
@@ -348,7 +350,9 @@ impl Transports for Schemes {
     }
 
     fn reload(&self) -> Result<()> {
-        self.tls.reload()
+        let tls = self.tls.reload();
+        let pipelines = self.pipelines.reload();
+        tls.and(pipelines)
     }
 }
 

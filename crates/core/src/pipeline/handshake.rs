@@ -122,8 +122,8 @@ impl<L: Link> Frames<L> {
         if ours.noise != theirs.noise {
             return Err(disagreement(&ours, &theirs));
         }
-        let noise = match &pipeline.0.noise {
-            Some(keys) => Some(self.encrypt(keys, role, &prologue).await?),
+        let noise = match pipeline.keys() {
+            Some(keys) => Some(self.encrypt(&keys, role, &prologue).await?),
             None => None,
         };
         let compression = understood(pipeline.0.settings.compress, theirs.accepts);

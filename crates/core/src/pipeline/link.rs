@@ -69,7 +69,7 @@ impl<L: Link> Piped<L> {
         if let Encoding::Stream(Framing::LengthPrefix(prefix)) = &frames.encoding {
             let width = usize::try_from(prefix.width.max_length()).unwrap_or(usize::MAX);
             let frame = width.min(prefix.max_message);
-            limit = limit.min(message_limit(frame, pipeline.0.noise.is_some()));
+            limit = limit.min(message_limit(frame, pipeline.is_secret()));
         }
         // as much as a length can say
         limit = limit.min(u32::MAX as usize);
