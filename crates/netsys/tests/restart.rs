@@ -379,6 +379,52 @@ fn sockets_of_systemd() {
     assert!(path.exists());
 }
 
+/// Another supervisor has bound the socket and gives it under a number of its own choice.
+#[test]
+fn sockets_of_another_supervisor() {
+    const SUPERVISOR: &str = "\
+import os, socket, sys
+first, program = int(sys.argv[1]), sys.argv[2]
+listener = socket.create_server(('127.0.0.1', 0))
+port = listener.getsockname()[1]
+os.dup2(listener.fileno(), first, inheritable=True)
+environment = dict(os.environ, LISTEN_FDS='1', LISTEN_FDS_FIRST_FD=str(first))
+address = f'tcp://127.0.0.1:{port}'
+os.execve(program, [program, 'serve', '--json', '--workers', '2', '--listen', address], environment)
+";
+    // as inetd and its kind do it, and circus
+    for first in ["0", "17"] {
+        let mut command = Command::new("python3");
+        command
+            .env_remove("NETSYS_CONFIG")
+            .env_remove("NETSYS_LOG")
+            .args(["-c", SUPERVISOR, first, env!("CARGO_BIN_EXE_netsys")]);
+        let mut process = Running::start(command);
+        let listening: Value = serde_json::from_str(&process.line()).unwrap();
+        let url = listening["address"].as_str().unwrap().to_owned();
+        let mut line = Line::new(Server {
+            process,
+            url,
+            listening,
+        });
+        let address = ("127.0.0.1", line.server.port());
+        let load = Load::start(2, move || TcpStream::connect(address));
+        load.more(20);
+        line.restart();
+        load.more(20);
+        line.restart();
+        load.more(20);
+        load.finish();
+    }
+    let mut command = netsys();
+    command.args(["serve", "--listen", "tcp://127.0.0.1:0"]);
+    command
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDS_FIRST_FD", "99");
+    let (_, error) = common::ended(&common::run(command, b""), 2);
+    assert!(error.contains("file descriptor 99"), "{error}");
+}
+
 /// What was meant for another process is not taken.
 #[test]
 fn sockets_for_another_process_are_left_alone() {
