@@ -61,7 +61,7 @@ pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};
 pub use out_queue::{Encoding, OutQueue, ZERO_COPY};
 pub use outgoing::Outgoing;
-pub use pipeline::{Piped, ReadyPipeline, noise_key};
+pub use pipeline::{Piped, Pipelines, ReadyPipeline, noise_key};
 pub use pool::{ConnectionPool, PoolConfig, PoolStatistics, PooledConnection};
 pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;

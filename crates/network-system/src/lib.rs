@@ -78,6 +78,7 @@ use std::sync::LazyLock;
 
 use network_system_core::config::{ClientConfig, ServerConfig};
 
+pub use network_system_core::Pipelines;
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
