@@ -10,6 +10,16 @@ EXCEPTIONS = {
     "engine_problem": "the OpenSSL of this machine has no GOST ciphers, which nobody here speaks",
 }
 
+# What is about testssl.sh itself, in these words, and why.
+UNABLE = {
+    # With TLS 1.3 the ticket follows the handshake, and `openssl s_client </dev/null` may be gone by then:
+    # it then leaves an empty session file, which the second s_client cannot read. With openssl's own
+    # s_server it is the same. Whether TLS 1.3 is asked for depends on whether an earlier s_client has seen a
+    # ticket, so it comes once in many runs. tests/tls_interop.rs, openssl_resumes_its_session, has what
+    # this would have found out.
+    "sessionresumption_ticket": "check failed because of connect problem",
+}
+
 # Fine or of no interest; LOW is what a default listener may have. WARN and FATAL mean that testssl.sh
 # could not look.
 ACCEPTED = {"OK", "INFO", "DEBUG", "LOW"}
@@ -38,7 +48,8 @@ def main(path):
         found = json.load(file)
     good, bad = 0, []
     for finding in found:
-        if finding["severity"] in ACCEPTED or finding["id"] in EXCEPTIONS:
+        unable = finding["finding"] == UNABLE.get(finding["id"])
+        if finding["severity"] in ACCEPTED or finding["id"] in EXCEPTIONS or unable:
             good += 1
         else:
             bad.append("{severity}: {id}: {finding}".format(**finding))

@@ -16,10 +16,31 @@ if [ -z "$scan" ]; then
 fi
 
 cargo build --package netsys --locked --quiet
-netsys="${CARGO_TARGET_DIR:-target}/debug/netsys"
+target="${CARGO_TARGET_DIR:-target}"
+netsys="$target/debug/netsys"
 folder="$(mktemp -d)"
 server=""
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
+clean_up() {
+    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    rm -rf "$folder"
+}
+trap clean_up EXIT
+
+# Says why, shows what there is, and keeps it: a failure that does not come again must not be lost.
+fail() {
+    local kept="$target/testssl-failure" file
+    rm -rf "$kept"
+    # without the keys
+    mkdir -p "$kept"
+    for file in log report found.json; do
+        [ ! -e "$folder/$file" ] || cp "$folder/$file" "$kept/"
+    done
+    for file in log report; do
+        [ ! -s "$kept/$file" ] || { echo "--- $file:"; cat "$kept/$file"; }
+    done >&2
+    echo "$1; what there is of it is kept in $kept" >&2
+    exit 1
+}
 
 "$netsys" cert --out "$folder" >/dev/null
 "$netsys" serve --listen tls://127.0.0.1:0 --tls-cert "$folder/server.pem" --tls-key "$folder/server.key" \
@@ -29,20 +50,17 @@ port=""
 for _ in $(seq 300); do
     port="$(sed -n 's|.*tls://127\.0\.0\.1:\([1-9][0-9]*\).*|\1|p' "$folder/log" | head -n 1)"
     [ -z "$port" ] || break
-    kill -0 "$server" || break
+    kill -0 "$server" 2>/dev/null || break
     sleep 0.1
 done
-if [ -z "$port" ]; then
-    echo "netsys serve does not listen:" >&2
-    cat "$folder/log" >&2
-    exit 1
-fi
+[ -n "$port" ] || fail "netsys serve does not listen"
 
 # its exit status counts the findings, and says nothing about how bad they are
+status=0
 timeout 300 "$scan" --quiet --warnings off --color 0 --nodns none --ip 127.0.0.1 \
     --add-ca "$folder/ca.pem" --jsonfile "$folder/found.json" "localhost:$port" \
-    </dev/null >"$folder/report" 2>&1 || true
-if ! python3 conformance/testssl/findings.py "$folder/found.json"; then
-    cat "$folder/report" >&2
-    exit 1
-fi
+    </dev/null >"$folder/report" 2>&1 || status=$?
+kill -0 "$server" 2>/dev/null || fail "netsys serve has ended"
+[ "$status" -ne 124 ] || fail "testssl.sh was not done within 300 s"
+[ -s "$folder/found.json" ] || fail "testssl.sh has found nothing and ended with $status"
+python3 conformance/testssl/findings.py "$folder/found.json" || fail "testssl.sh has ended with $status"

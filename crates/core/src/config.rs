@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use http::HttpConfig;
 pub use ip_list::{IpList, IpListError};
-pub use link::LinkConfig;
+pub use link::{LinkConfig, open_until};
 pub use pem::Pem;
 pub use pipeline::{
     Compression, Noise, NoiseKey, ParseCompressionError, ParsePublicKeyError, Pipeline, PublicKey,

@@ -217,8 +217,12 @@ impl<L: Link, H: Handler> Driver<L, H> {
     /// [`Inbox`]: a message stays where it was read to while it is handled.
     async fn serve(&mut self, inbox: &mut InQueue, session: &Session, handler: &H) -> CloseReason {
         loop {
-            if let Err(reason) = self.next_batch(inbox).await {
+            // not `next_batch`, which would be one more state to go through in each batch
+            if let Err(reason) = poll_fn(|cx| self.poll_batch(cx, inbox)).await {
                 return reason;
+            }
+            if self.is_turn_over() {
+                self.pause().await;
             }
             loop {
                 let turn_since = self.turn_since.filter(|_| !self.waited);
@@ -424,8 +428,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 paused => held |= paused.is_pending(),
             }
         }
-        let waits = inbox.is_at_rest() && self.link.would_wait(cx);
-        let filled = if held || waits {
+        let filled = if held {
+            Poll::Pending
+        } else if inbox.is_at_rest() && self.link.would_wait(cx) {
+            inbox.rest();
             Poll::Pending
         } else {
             self.link.poll_fill(cx, inbox)
@@ -464,7 +470,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
 
 /// The error of a handler that would be called for the same messages for ever.
 #[cold]
-fn nothing_taken() -> Error {
+pub(crate) fn nothing_taken() -> Error {
     Error::new(ErrorKind::Internal, "handle messages")
         .because("on_batch has returned without taking one")
         .advice("take at least one message in each call")

@@ -9,6 +9,7 @@ use crate::inbox::Inbox;
 use crate::message::{Message, MessageRef};
 use crate::requests::Request;
 use crate::session::Session;
+use crate::threads::{OnPool, ThreadPool};
 
 /// What happens on the connections of a server or client.
 ///
@@ -93,6 +94,30 @@ pub trait Handler: Send + Sync + 'static {
     /// handles. A [`Client`](crate::Client) connects anew by itself.
     fn on_goaway(&self, session: &Session) {
         let _ = session;
+    }
+
+    /// This handler with its calls on the threads of a pool, for what computes for long; see
+    /// [`OnPool`].
+    ///
+    /// ```
+    /// # use network_system_core as network_system;
+    /// # use network_system::{Handler, MessageRef, Result, Session};
+    /// use network_system::threads::Threads;
+    ///
+    /// # struct Render;
+    /// # impl Handler for Render {
+    /// #     async fn on_message(&self, _: &Session, _: &MessageRef<'_>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// let handler = Render.on_pool(Threads::new(4)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn on_pool(self, pool: impl ThreadPool) -> OnPool<Self>
+    where
+        Self: Sized,
+    {
+        OnPool::new(self, Arc::new(pool))
     }
 }
 

@@ -380,10 +380,19 @@ impl InQueue {
         }
     }
 
-    /// Whether a [`poll_read`](Self::poll_read) that has to wait would change nothing here.
+    /// Whether a [`poll_read`](Self::poll_read) that has to wait would do no more here than give an
+    /// empty buffer back.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.keeps && self.buffer.exists() && self.buffer.len() == 0 && self.rest.is_empty()
+        self.buffer.exists() && self.buffer.len() == 0 && self.rest.is_empty()
+    }
+
+    /// What such a `poll_read` would do.
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        if !self.keeps {
+            self.give_back();
+        }
     }
 
     /// Gives the buffer back to the thread; what is in it is lost.

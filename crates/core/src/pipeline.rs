@@ -7,6 +7,7 @@
 //! | `steps.rs` | what is done to one message, and undone |
 //! | `compress.rs` | the compressions, on contexts of the thread |
 //! | `noise.rs` | encryption, on top of `snow` |
+//! | `reload.rs` | keys that are read again |
 //!
 //! In a build without the features `compression` or `noise`, `no_compress.rs` and `no_noise.rs` stand
 //! for them and refuse.
@@ -17,9 +18,11 @@ mod handshake;
 mod link;
 #[cfg_attr(not(feature = "noise"), path = "pipeline/no_noise.rs")]
 mod noise;
+mod reload;
 mod steps;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use network_system_wire::pipeline::{self as wire, Offer, Role};
 use zeroize::Zeroizing;
@@ -27,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::config::{LinkConfig, Noise, Pipeline, PublicKey};
 use crate::error::Result;
 pub use link::Piped;
+pub use reload::Pipelines;
 
 /// Makes a key for Noise: the private one as 64 hexadecimal digits, which is what a
 /// [`NoiseKey`](crate::config::NoiseKey) has in its file and which is overwritten when it is dropped,
@@ -44,9 +48,11 @@ pub struct ReadyPipeline(Arc<Inner>);
 
 struct Inner {
     settings: Pipeline,
-    noise: Option<Keys>,
+    /// Those that hold for handshakes from now on.
+    noise: Option<RwLock<Arc<Keys>>>,
     /// Largest message.
     max_message: usize,
+    open_timeout: Option<Duration>,
 }
 
 /// The settings of the encryption, and its secrets.
@@ -80,19 +86,36 @@ impl ReadyPipeline {
         let noise = noise.map(Keys::read).transpose()?;
         let inner = Inner {
             settings: settings.clone(),
-            noise,
+            noise: noise.map(|keys| RwLock::new(Arc::new(keys))),
             max_message,
+            open_timeout: config.open_timeout,
         };
         Ok(Some((Self(Arc::new(inner)), below)))
     }
 
+    /// Whether messages are encrypted.
+    fn is_secret(&self) -> bool {
+        self.0.noise.is_some()
+    }
+
+    /// The keys that hold now.
+    fn keys(&self) -> Option<Arc<Keys>> {
+        let keys = self.0.noise.as_ref()?;
+        Some(keys.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// By when a link that begins to open now must have said why it cannot be.
+    fn open_until(&self) -> Option<tokio::time::Instant> {
+        crate::config::open_until(self.0.open_timeout)
+    }
+
     /// What we begin with.
     fn offer(&self, role: Role) -> Result<Offer> {
-        let noise = self.0.noise.as_ref();
+        let noise = self.0.settings.noise.as_ref();
         Ok(Offer {
             role,
             accepts: compress::ACCEPTS,
-            noise: noise.map(|keys| keys.settings.pattern),
+            noise: noise.map(|noise| noise.pattern),
             random: match noise {
                 Some(_) => noise::random()?,
                 None => [0; 16],

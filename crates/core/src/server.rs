@@ -235,8 +235,8 @@ impl<T: Transports> Server<T> {
             .snapshot(self.shared.sessions.queued_bytes())
     }
 
-    /// Reads the files of TLS again, for connections from now on: certificates, keys, authorities,
-    /// revocation lists. Files that change are also noticed
+    /// Reads the files of TLS and of Noise again, for connections from now on: certificates, keys,
+    /// authorities, revocation lists. Files of TLS that change are also noticed
     /// [by themselves](crate::config::TlsServerConfig::reload_interval).
     ///
     /// # Errors

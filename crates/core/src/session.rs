@@ -161,6 +161,11 @@ impl Session {
         queue.quick(&shared.encoding, shared.outbox.high())
     }
 
+    /// The runtime with the timers of what runs for it.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.0.runtime
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
     }

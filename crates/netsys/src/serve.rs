@@ -39,8 +39,8 @@ Examples:
 Ctrl-C (or SIGTERM) lets every connection finish what it has received, for at most
 server.shutdown_timeout (10s), and prints a report; a second one ends at once.
 
-SIGHUP reads certificates and keys again, which happens by itself when the files change and somebody
-connects. What cannot be used is reported, and what was in use before stays in use.
+SIGHUP reads certificates and keys again, those of Noise, too. Certificates and their keys are also read
+again by themselves when the files change and somebody connects. What cannot be used is reported, and what was in use before stays in use.
 
 SIGUSR2 (Unix) starts the program anew, with the same arguments and the file of --config as it is now,
 hands it the listening sockets, and drains this process when the new one serves: nobody is turned away.

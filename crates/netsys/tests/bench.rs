@@ -176,12 +176,97 @@ fn tls_is_measured_beside_both_without_it() {
     assert!(server.wait().unwrap().success());
 }
 
+/// All that can be done to messages on their way, in turn with both without it, on messages of JSON.
+#[test]
+fn compression_and_encryption_are_measured_beside_plain() {
+    let workloads = match cfg!(target_os = "linux") {
+        true => "stream,echo,ping,many,connect,idle",
+        false => "stream,echo,ping,many,connect",
+    };
+    let line = format!("--tls --compress lz4,deflate,zstd:9,lz4 --noise -c 3 -w {workloads}");
+    let report = json(&line);
+    assert_eq!(report["settings"]["payload"], "json");
+    let peers = [
+        "raw",
+        "ours",
+        "ours-tls",
+        "ours-lz4",
+        "ours-deflate",
+        "ours-zstd:9",
+        "ours-noise",
+    ];
+    for case in report["cases"].as_array().unwrap() {
+        assert_eq!(case["size"], 1024);
+        let rounds = case["rounds"].as_array().unwrap();
+        let order: Vec<&Value> = rounds.iter().map(|round| &round["peer"]).collect();
+        assert_eq!(order, peers.repeat(2));
+        for round in rounds {
+            assert!(round["sent"]["messages"].as_u64().unwrap() > 0, "{round}");
+            assert_eq!(round["sent"], round["received"]);
+        }
+        let summary = case["summary"].as_array().unwrap();
+        assert_eq!(summary.len(), peers.len());
+        if case["workload"] == "connect" || case["workload"] == "idle" {
+            continue;
+        }
+        // what left for the socket shows that it is what its name says; JSON like this can be made about
+        // half as long, and not a hundredth
+        for row in summary {
+            let bytes = row["wire_bytes_per_message"].as_f64();
+            let expected = match row["peer"].as_str().unwrap() {
+                "raw" => continue,
+                "ours" | "ours-tls" => 1028.0..1100.0,
+                "ours-noise" => 1045.0..1120.0,
+                _ => 400.0..900.0,
+            };
+            assert!(bytes.is_some_and(|b| expected.contains(&b)), "{row}");
+        }
+    }
+}
+
+#[test]
+fn what_a_pipeline_is_measured_with_is_what_was_agreed_on() {
+    // a server that insists on encryption, and clients with another key, with none, and with its key
+    let mut server = role("bench-server --impl ours --noise --workload echo");
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let ready = lines.next().unwrap().unwrap();
+    let (url, key) = ready
+        .strip_prefix("READY ")
+        .unwrap()
+        .split_once(' ')
+        .unwrap();
+    let other = "00".repeat(32);
+    for (options, works) in [
+        ("", false),
+        (&*format!("--psk {other}"), false),
+        (&*format!("--psk {key}"), true),
+    ] {
+        let output = client(url, &format!("--impl ours --workload echo {options}"));
+        assert_eq!(output.status.success(), works, "{}", error_of(&output));
+    }
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+    // one without a pipeline is no server for a client that compresses
+    let mut server = role("bench-server --impl ours --workload echo");
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let ready = lines.next().unwrap().unwrap();
+    let url = ready.strip_prefix("READY ").unwrap();
+    assert!(
+        !client(url, "--impl ours --workload echo --compress lz4")
+            .status
+            .success()
+    );
+    assert!(client(url, "--impl ours --workload echo").status.success());
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
 #[test]
 fn the_table_and_the_chart_show_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
     let chart = folder.path().join("share.svg");
     let line = format!(
-        "bench --placement free --seconds 0.05 --rounds 1 -w echo,ping --svg {}",
+        "bench --placement free --seconds 0.05 --rounds 1 -w echo,ping --compress zstd -s 64,2000 --svg {}",
         chart.display()
     );
     let output = run(&line);
@@ -192,7 +277,14 @@ fn the_table_and_the_chart_show_the_same_run() {
         "{table}"
     );
     let svg = std::fs::read_to_string(chart).unwrap();
-    for title in ["echo 64 B, window 256", "ping 64 B"] {
+    assert!(table.contains("messages of JSON"), "{table}");
+    assert!(svg.contains("JSON"), "{svg}");
+    for title in [
+        "echo 64 B, window 256",
+        "ping 64 B",
+        "ping 2000 B",
+        "ours-zstd",
+    ] {
         assert!(table.contains(title), "{table}");
         assert!(svg.contains(title), "{svg}");
     }
@@ -402,6 +494,8 @@ fn options_that_cannot_be_carried_out_have_their_own_exit_code() {
         ("bench tcp://127.0.0.1:1 -w idle", "leave the URL out"),
         ("bench nonsense", "tcp://127.0.0.1:8080"),
         ("bench -w nonsense", "possible values"),
+        ("bench --compress zstd:77", "is no compression"),
+        ("bench tcp://127.0.0.1:1 --noise", "cannot be used with"),
     ] {
         let output = run(line);
         assert_eq!(

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
+use common::load::{Kind, Requests, trusting};
 use common::{LIMIT, Running, Server, frame, netsys, read_frame};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -176,6 +177,54 @@ fn restarts_under_load_turn_nobody_away() {
     }
 }
 
+/// With TLS: clients that stay, which the goaway of the envelope sends to the new process, clients that
+/// come, and some without the envelope, which cannot be told. The certificate may be a new one, too.
+#[test]
+fn restarts_under_load_with_tls_fail_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let certify = || {
+        let mut command = netsys();
+        command.args(["cert", "--force", "--out", &path("")]);
+        common::ended(&common::run(command, b""), 0);
+    };
+    for workers in ["0", "1", "3"] {
+        certify();
+        let (cert, key) = (path("server.pem"), path("server.key"));
+        let mut arguments = vec!["--workers", workers, "--tls-cert", &cert, "--tls-key", &key];
+        arguments.extend(["--listen", "tls://127.0.0.1:0?envelope=true"]);
+        arguments.extend(["--listen", "tls://127.0.0.1:0"]);
+        let mut line = Line::new(Server::start_with(&arguments));
+        let port = |n: usize| {
+            let address = line.server.listening["addresses"][n].as_str().unwrap();
+            let place = address.split('?').next().unwrap();
+            place.rsplit(':').next().unwrap().to_owned()
+        };
+        let config = trusting(&path("ca.pem"));
+        let with = format!("tls://localhost:{}", port(0));
+        let without = format!("tls://localhost:{}", port(1));
+        let staying = [Kind::Lasting; 4];
+        let kinds = [&staying[..], &[Kind::Fresh, Kind::Fresh]].concat();
+        let load = Requests::start(&with, &config, &kinds);
+        let plain = Requests::start(&without, &config, &[Kind::Plain, Kind::Plain]);
+        for _ in 0..4 {
+            load.more(20);
+            plain.more(20);
+            certify();
+            let report = line.restart();
+            assert_eq!(report["cut"], 0, "{report}");
+            // those who stay were there, and have gone to the next one
+            let sessions = report["sessions"].as_u64().unwrap();
+            assert!(sessions >= staying.len() as u64, "{report}");
+            assert_eq!(report["statistics"]["connections_refused"]["handshake"], 0);
+        }
+        load.more(20);
+        let all = (load.finish(), plain.finish());
+        let least = (5 * 20 * kinds.len() as u64, 4 * 20 * 2);
+        assert!(all.0 >= least.0 && all.1 >= least.1, "{all:?}");
+    }
+}
+
 /// More workers, or fewer: every socket is taken over, so that nothing that waits on one is lost.
 #[test]
 fn the_number_of_workers_may_change() {
@@ -328,6 +377,52 @@ fn sockets_of_systemd() {
     line.server.event(|event| event["event"] == "drained");
     // the file is systemd's
     assert!(path.exists());
+}
+
+/// Another supervisor has bound the socket and gives it under a number of its own choice.
+#[test]
+fn sockets_of_another_supervisor() {
+    const SUPERVISOR: &str = "\
+import os, socket, sys
+first, program = int(sys.argv[1]), sys.argv[2]
+listener = socket.create_server(('127.0.0.1', 0))
+port = listener.getsockname()[1]
+os.dup2(listener.fileno(), first, inheritable=True)
+environment = dict(os.environ, LISTEN_FDS='1', LISTEN_FDS_FIRST_FD=str(first))
+address = f'tcp://127.0.0.1:{port}'
+os.execve(program, [program, 'serve', '--json', '--workers', '2', '--listen', address], environment)
+";
+    // as inetd and its kind do it, and circus
+    for first in ["0", "17"] {
+        let mut command = Command::new("python3");
+        command
+            .env_remove("NETSYS_CONFIG")
+            .env_remove("NETSYS_LOG")
+            .args(["-c", SUPERVISOR, first, env!("CARGO_BIN_EXE_netsys")]);
+        let mut process = Running::start(command);
+        let listening: Value = serde_json::from_str(&process.line()).unwrap();
+        let url = listening["address"].as_str().unwrap().to_owned();
+        let mut line = Line::new(Server {
+            process,
+            url,
+            listening,
+        });
+        let address = ("127.0.0.1", line.server.port());
+        let load = Load::start(2, move || TcpStream::connect(address));
+        load.more(20);
+        line.restart();
+        load.more(20);
+        line.restart();
+        load.more(20);
+        load.finish();
+    }
+    let mut command = netsys();
+    command.args(["serve", "--listen", "tcp://127.0.0.1:0"]);
+    command
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDS_FIRST_FD", "99");
+    let (_, error) = common::ended(&common::run(command, b""), 2);
+    assert!(error.contains("file descriptor 99"), "{error}");
 }
 
 /// What was meant for another process is not taken.

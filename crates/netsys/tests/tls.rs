@@ -9,7 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::load::{Kind, Requests, trusting};
 use common::{Server, connect, ended, netsys, run};
+use network_system::Backoff;
 use rustix::process::Signal;
 
 /// `netsys cert` in a folder.
@@ -221,6 +223,77 @@ fn a_hangup_reads_certificates_again() {
     assert!(status.success());
     assert!(err.contains("the old certificates stay in use"), "{err}");
     assert!(err.contains(&key), "{err}");
+}
+
+/// New certificates under clients that stay and clients that come, none of whose requests fails. With
+/// `reload_interval = "off"`, so that it is the signal that does it.
+#[test]
+fn certificates_change_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ended(&cert(folder, &[]), 0);
+    let config = file(folder, "netsys.toml");
+    let off = "[server]\ntls.reload_interval = \"off\"\nsession.envelope = true\n";
+    std::fs::write(&config, off).unwrap();
+    let quiet = ["--stats-interval", "off", "--workers", "2"];
+    let mut server = serve(folder, &[&quiet[..], &["--config", &config]].concat());
+    let mut clients = trusting(&file(folder, "ca.pem"));
+    // a connection that is lost is a failure
+    clients.reconnect = Backoff::never();
+    let kinds = [Kind::Lasting, Kind::Lasting, Kind::Fresh, Kind::Fresh];
+    let url = format!("tls://localhost:{}", server.port());
+    let load = Requests::start(&url, &clients, &kinds);
+    load.more(10);
+    let hang_up = |server: &mut Server| {
+        server.process.signal(Signal::HUP);
+        let event = server.event(|event| event["event"] == "reloaded");
+        load.more(10);
+        event["error"].as_str().map(ToOwned::to_owned)
+    };
+    let serial_of = |name| {
+        let file = file(folder, name);
+        openssl(&["x509", "-noout", "-serial", "-in", &file]).0
+    };
+    let mut before = serial(&server);
+    for _ in 0..5 {
+        ended(&cert(folder, &["--force"]), 0);
+        assert_eq!(serial(&server), before, "nobody has said so yet");
+        assert_eq!(hang_up(&mut server), None);
+        let now = serial(&server);
+        assert_ne!(now, before);
+        assert_eq!(now, serial_of("server.pem"));
+        before = now;
+    }
+    // half of a new pair, then no pair
+    let other = tempfile::tempdir().unwrap();
+    ended(&cert(other.path(), &[]), 0);
+    std::fs::copy(other.path().join("server.key"), folder.join("server.key")).unwrap();
+    let error = hang_up(&mut server).unwrap();
+    assert!(error.contains("it is not the key of"), "{error}");
+    assert_eq!(serial(&server), before);
+    std::fs::write(folder.join("server.pem"), "nothing").unwrap();
+    let error = hang_up(&mut server).unwrap();
+    assert!(error.contains("server.pem"), "{error}");
+    assert_eq!(serial(&server), before);
+    ended(&cert(folder, &["--force"]), 0);
+    assert_eq!(hang_up(&mut server), None);
+    assert_eq!(serial(&server), serial_of("server.pem"));
+
+    let all = load.finish();
+    server.process.terminate();
+    let report = server.event(|event| event["event"] == "drained");
+    assert_eq!(report["cut"], 0, "{report}");
+    let statistics = &report["statistics"];
+    assert_eq!(statistics["messages_in"], all, "{report}");
+    for (reason, count) in statistics["connections_refused"].as_object().unwrap() {
+        assert_eq!(count, 0, "{reason}");
+    }
+    let (_, _, err) = server.process.end();
+    assert_eq!(
+        err.matches("the old certificates stay in use").count(),
+        2,
+        "{err}"
+    );
 }
 
 #[test]

@@ -78,6 +78,7 @@ use std::sync::LazyLock;
 
 use network_system_core::config::{ClientConfig, ServerConfig};
 
+pub use network_system_core::Pipelines;
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
@@ -90,7 +91,7 @@ pub use network_system_core::{
     PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget,
     Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source,
     Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key,
-    read_proxy_header, wire,
+    read_proxy_header, threads, wire,
 };
 #[cfg(feature = "grpc")]
 pub use network_system_transports::grpc;

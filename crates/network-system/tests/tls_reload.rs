@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::pki::Pki;
 use common::secure::{dial, is, localhost, round_trip, secure};
-use common::{Echo, eventually, within};
-use network_system::{Backoff, Client, ErrorKind, Server};
+use common::{Echo, LIMIT, eventually, within};
+use network_system::config::TlsClientConfig;
+use network_system::{Backoff, Client, ErrorKind, Schemes, Server};
 
 /// The names of the certificate that a server shows now.
 async fn shown(echo: &Echo, pki: &Pki) -> Vec<String> {
@@ -180,4 +181,36 @@ async fn new_certificates_under_load() {
     let statistics = server.statistics();
     assert_eq!(statistics.connections_refused["handshake"], 0);
     assert_eq!(statistics.messages_in, 4 * 20 * 20);
+}
+
+/// What was connected with once, by clients that are gone, need not be there any more.
+#[tokio::test]
+async fn settings_of_past_clients_do_not_matter() {
+    let pki = Pki::new();
+    let echo = secure(pki.issue(&["localhost"]).server(), |builder| builder).await;
+    let schemes = Schemes::default();
+    let copy = |name: &str| {
+        let file = pki.folder().join(name);
+        std::fs::copy(pki.ca(), &file).unwrap();
+        file
+    };
+    let connect = async |ca: &std::path::Path| {
+        let tls = TlsClientConfig::default().ca(ca);
+        let client = Client::builder(localhost(&echo)).transports(schemes.clone());
+        within(client.tls(tls).connect()).await.unwrap()
+    };
+    let (past, present) = (copy("past.pem"), copy("present.pem"));
+    let (first, second) = (connect(&past).await, connect(&present).await);
+    // another one with the same settings as the one that leaves
+    let also = connect(&past).await;
+    within(first.close(LIMIT)).await;
+    std::fs::remove_file(&past).unwrap();
+    let error = second.reload().unwrap_err();
+    is(&error, ErrorKind::InvalidArgument, "past.pem");
+    within(also.close(LIMIT)).await;
+    eventually("nobody needs it", || second.reload().is_ok()).await;
+    // what is in use matters
+    std::fs::write(&present, "nothing").unwrap();
+    let error = second.reload().unwrap_err();
+    is(&error, ErrorKind::InvalidArgument, "present.pem");
 }

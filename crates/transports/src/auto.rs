@@ -106,6 +106,11 @@ impl Auto {
         Ok((Self(Arc::new(listening)), below))
     }
 
+    /// What messages go through, where that is so.
+    pub(crate) fn pipeline(&self) -> Option<&ReadyPipeline> {
+        self.0.pipeline.as_ref()
+    }
+
     /// Every protocol on each of these.
     pub(crate) fn over(self, bound: Vec<TcpBound>) -> impl Iterator<Item = AutoBound> {
         bound.into_iter().map(move |tcp| AutoBound {

@@ -2,7 +2,8 @@
 //! ([`Inherited`]), and for the next one ([`Successor`]).
 //!
 //! Both ways use the environment that systemd uses for socket activation, `LISTEN_FDS` and
-//! `LISTEN_FDNAMES`: the sockets are the file descriptors from 3 on. The last descriptor that a process of
+//! `LISTEN_FDNAMES`: the sockets are the file descriptors from 3 on, or from `LISTEN_FDS_FIRST_FD` on for
+//! supervisors that have them elsewhere. The last descriptor that a process of
 //! this library gets from another one is a datagram socket on which it says that it is ready.
 
 use std::time::Duration;
@@ -61,6 +62,8 @@ impl Inherited {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').filter(|name| !name.is_empty());
         let parent = std::env::var(PARENT).ok();
+        let first = std::env::var("LISTEN_FDS_FIRST_FD").ok();
+        let first: usize = first.and_then(|fd| fd.parse().ok()).unwrap_or(3);
         let mut given = listenfd::ListenFd::from_env();
         let own_parent = std::os::unix::process::parent_id().to_string();
         let is_stranger = parent.is_some_and(|parent| parent != own_parent);
@@ -75,7 +78,7 @@ impl Inherited {
                     ErrorKind::InvalidArgument,
                     "listen on the sockets that were given",
                 )
-                .because(format_args!("file descriptor {}: {error}", n + 3))
+                .because(format_args!("file descriptor {}: {error}", first + n))
             };
             let name = names.next().unwrap_or("unknown").to_owned();
             if name == READY {

@@ -2,12 +2,12 @@
 
 use std::task::{Context, Poll};
 
-use network_system_core::config::LinkConfig;
+use network_system_core::config::{LinkConfig, open_until};
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
     Address, Bound, CloseReason, Encoding, Error, ErrorKind, Host, InQueue, Introduced, Link,
-    LinkInfo, Listener, Memory, MemoryBound, MemoryListener, OutQueue, Piped, ReadyPipeline,
-    Result, Sent, Sink, Source, StreamLink, Transports,
+    LinkInfo, Listener, Memory, MemoryBound, MemoryListener, OutQueue, Piped, Pipelines,
+    ReadyPipeline, Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
 
@@ -23,11 +23,12 @@ use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
 /// system has Unix sockets; each with `?tls=true` is one with TLS,
 /// and each can have a pipeline. Servers also listen on `http://` and `https://`.
 ///
-/// Clones share what TLS has read from files, and the sessions that can be resumed.
+/// Clones share what TLS and Noise have read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
 pub struct Schemes {
     tls: Tls,
     pub(crate) http: Http,
+    pipelines: Pipelines,
 }
 
 impl Schemes {
@@ -425,6 +426,9 @@ impl Transports for Schemes {
         if address.scheme() == "auto" {
             let (auto, below) = Auto::new(address, config, &self.tls, &self.http)?;
             let bound = tcp::bind(address, &below, workers).await?;
+            if let Some(pipeline) = auto.pipeline() {
+                self.pipelines.add(pipeline);
+            }
             return Ok(auto.over(bound).map(AnyBound::Auto).collect());
         }
         if is_http(address) {
@@ -434,6 +438,7 @@ impl Transports for Schemes {
             return self.bind_below(address, config, workers).await;
         };
         let bound = self.bind_below(address, &below, workers).await?;
+        self.pipelines.add(&pipeline);
         let piped = |bound| AnyBound::Piped(Box::new(bound), pipeline.clone());
         Ok(bound.into_iter().map(piped).collect())
     }
@@ -457,7 +462,9 @@ impl Transports for Schemes {
     }
 
     fn reload(&self) -> Result<()> {
-        self.tls.reload()
+        let tls = self.tls.reload();
+        let pipelines = self.pipelines.reload();
+        tls.and(pipelines)
     }
 }
 
@@ -509,8 +516,9 @@ impl Schemes {
         let Some((pipeline, below)) = ReadyPipeline::new(config, Role::Client)? else {
             return self.connect_below(address, config).await;
         };
+        let until = open_until(config.open_timeout);
         let link = self.connect_below(address, &below).await?;
-        let link = Piped::connect(link, pipeline).await;
+        let link = Piped::connect_until(link, pipeline, until).await;
         let link = link.map_err(|error| error.peer(address))?;
         Ok(AnyLink::Piped(Box::new(link)))
     }

@@ -22,8 +22,9 @@ mod server;
 mod stream;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
-use network_system_core::config::{LinkConfig, TlsClientConfig};
+use network_system_core::config::{LinkConfig, TlsClientConfig, open_until};
 use network_system_core::{Address, Bound, Result};
 
 use client::Client;
@@ -32,6 +33,7 @@ pub use plain::Plain;
 use reload::Reloading;
 use rustls::pki_types::ServerName;
 use server::Server;
+use tokio::time::Instant;
 
 /// Clients' settings that are kept for the next connect, with the sessions that can be resumed.
 const KEPT: usize = 64;
@@ -48,7 +50,29 @@ struct Inner {
 }
 
 /// Clients' settings, and what was made of them.
-type Known = (Arc<TlsClientConfig>, Arc<Reloading<Client>>);
+struct Known {
+    config: TlsClientConfig,
+    client: Arc<Reloading<Client>>,
+    /// Those who have connected with them, for as long as they may do so again.
+    users: Vec<Weak<TlsClientConfig>>,
+}
+
+impl Known {
+    fn add_user(&mut self, config: &Arc<TlsClientConfig>) {
+        self.users.retain(|user| user.strong_count() > 0);
+        let known = self
+            .users
+            .iter()
+            .any(|user| user.as_ptr() == Arc::as_ptr(config));
+        if !known {
+            self.users.push(Arc::downgrade(config));
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.users.iter().any(|user| user.strong_count() > 0)
+    }
+}
 
 impl Tls {
     /// Whether this build has TLS.
@@ -61,12 +85,16 @@ impl Tls {
         let mut servers = lock(&self.0.servers);
         servers.retain(|server| server.strong_count() > 0);
         servers.push(Arc::downgrade(&server));
-        Ok(Accepting(server))
+        Ok(Accepting {
+            server,
+            open_timeout: config.open_timeout,
+        })
     }
 
     /// What a connect to `address` needs. Before there is a stream, for the same reason.
     pub(crate) fn connect(&self, address: &Address, config: &LinkConfig) -> Result<Connecting> {
         Ok(Connecting {
+            until: open_until(config.open_timeout),
             name: client::server_name(address, &config.tls_client)?,
             client: self.client(&config.tls_client)?.current(),
         })
@@ -84,18 +112,24 @@ impl Tls {
     /// What a client with these settings needs.
     fn client(&self, config: &Arc<TlsClientConfig>) -> Result<Arc<Reloading<Client>>> {
         let mut clients = lock(&self.0.clients);
-        if let Some((_, client)) = clients.iter().find(|(known, _)| known == config) {
-            return Ok(client.clone());
+        if let Some(known) = clients.iter_mut().find(|known| known.config == **config) {
+            known.add_user(config);
+            return Ok(known.client.clone());
         }
         let client = Arc::new(client::load(config)?);
         if clients.len() >= KEPT {
             clients.remove(0);
         }
-        clients.push((config.clone(), client.clone()));
+        clients.push(Known {
+            config: TlsClientConfig::clone(config),
+            client: client.clone(),
+            users: vec![Arc::downgrade(config)],
+        });
         Ok(client)
     }
 
-    /// Reads everything again; what cannot be used stays as it was.
+    /// Reads everything again; what cannot be used stays as it was. That the settings of clients that
+    /// are gone cannot be used is no error: their files may be gone, too.
     pub(crate) fn reload(&self) -> Result<()> {
         let servers = lock(&self.0.servers).clone();
         let servers = servers.iter().filter_map(Weak::upgrade);
@@ -103,9 +137,15 @@ impl Tls {
         for server in servers {
             result = result.and(server.reload());
         }
-        let clients = lock(&self.0.clients).clone();
-        for (_, client) in clients {
-            result = result.and(client.reload());
+        let clients: Vec<_> = lock(&self.0.clients)
+            .iter()
+            .map(|known| (known.client.clone(), known.is_used()))
+            .collect();
+        for (client, is_used) in clients {
+            let read = client.reload();
+            if is_used {
+                result = result.and(read);
+            }
         }
         result
     }
@@ -118,18 +158,21 @@ impl std::fmt::Debug for Tls {
 }
 
 /// What the listeners of one address share.
-pub(crate) struct Accepting(Arc<Reloading<Server>>);
+pub(crate) struct Accepting {
+    server: Arc<Reloading<Server>>,
+    open_timeout: Option<Duration>,
+}
 
 impl Accepting {
     /// TLS on each of these.
     pub(crate) fn over<B: Bound>(self, bound: Vec<B>) -> impl Iterator<Item = TlsBound<B>> {
-        let secured = move |plain| TlsBound::new(plain, self.0.clone());
+        let secured = move |plain| TlsBound::new(plain, self.server.clone(), self.open_timeout);
         bound.into_iter().map(secured)
     }
 
     /// A link that was accepted, before its handshake.
     pub(crate) fn link(&self, plain: Plain) -> Result<TlsLink> {
-        TlsLink::accepted(plain, &self.0.current())
+        TlsLink::accepted(plain, &self.server.current(), open_until(self.open_timeout))
     }
 }
 
@@ -137,12 +180,14 @@ impl Accepting {
 pub(crate) struct Connecting {
     client: Arc<Client>,
     name: ServerName<'static>,
+    /// By when it must be known what is wrong.
+    until: Option<Instant>,
 }
 
 impl Connecting {
     /// Does the client's handshake over a stream to `address`.
     pub(crate) async fn over(self, plain: Plain, address: &Address) -> Result<TlsLink> {
-        TlsLink::connect(plain, &self.client, self.name, address).await
+        TlsLink::connect(plain, self, address).await
     }
 }
 

@@ -26,6 +26,7 @@ use crate::requests::Request;
 use crate::server::Sessions;
 use crate::session::Session;
 use crate::statistics::Counters;
+use crate::threads::{OnPool, ThreadPool};
 use crate::worker::{self, Workers};
 
 /// Collects addresses, settings and event handlers; [`connect`](Self::connect) or
@@ -124,6 +125,20 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             transports: self.transports,
             config: self.config,
             handler,
+            workers: self.workers,
+        }
+    }
+
+    /// Runs the events, all of which have been set before, on the threads of `pool`: for handlers
+    /// that compute for long. See [`OnPool`].
+    pub fn thread_pool(self, pool: impl ThreadPool) -> ClientBuilder<T, OnPool<H>>
+    where
+        H: Handler,
+    {
+        ClientBuilder {
+            transports: self.transports,
+            config: self.config,
+            handler: self.handler.on_pool(pool),
             workers: self.workers,
         }
     }

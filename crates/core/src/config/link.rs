@@ -1,6 +1,9 @@
 //! What one link is opened with: [`LinkConfig`].
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{
     ClientConfig, HttpConfig, Pipeline, ProtectionConfig, ServerConfig, SessionConfig,
@@ -28,6 +31,8 @@ pub struct LinkConfig {
     pub http: Arc<HttpConfig>,
     /// Listening sockets from and for other processes.
     pub sockets: Sockets,
+    /// How long it may take until a link is open, which whoever opens it sees to. Default: nobody does.
+    pub open_timeout: Option<Duration>,
 }
 
 impl From<&ServerConfig> for LinkConfig {
@@ -38,6 +43,7 @@ impl From<&ServerConfig> for LinkConfig {
             tls_server: Arc::new(config.tls.clone()),
             protection: config.protection.clone(),
             http: Arc::new(config.http.clone()),
+            open_timeout: Some(config.handshake_timeout),
             ..Self::default()
         }
     }
@@ -49,9 +55,22 @@ impl From<&ClientConfig> for LinkConfig {
             session: config.session.clone(),
             socket: config.socket.clone(),
             tls_client: Arc::new(config.tls.clone()),
+            open_timeout: Some(config.connect_timeout),
             ..Self::default()
         }
     }
+}
+
+/// The part of a deadline that is left to say why a link cannot be opened, and the most of it.
+const MARGIN: u32 = 16;
+const MARGIN_MAX: Duration = Duration::from_millis(20);
+
+/// By when a link that begins to open now must have said why it cannot be, if it knows: a little before
+/// the [deadline](LinkConfig::open_timeout), which would hide it.
+#[must_use]
+pub fn open_until(timeout: Option<Duration>) -> Option<Instant> {
+    let timeout = timeout?;
+    Instant::now().checked_add(timeout - (timeout / MARGIN).min(MARGIN_MAX))
 }
 
 impl LinkConfig {

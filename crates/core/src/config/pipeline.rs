@@ -382,7 +382,8 @@ enum Source {
 }
 
 impl NoiseKey {
-    /// A file, which is read for each address that is bound, and for each connect.
+    /// A file, which is read for each address that is bound, again when
+    /// [`Server::reload`](crate::Server::reload) is called, and for each connect.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }

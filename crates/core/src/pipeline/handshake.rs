@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use network_system_wire::pipeline::{MAX_HANDSHAKE, Offer, Role};
+use tokio::time::Instant;
 
 use super::noise::{Cipher, Handshake};
 use super::{Keys, ReadyPipeline, steps};
@@ -59,11 +60,12 @@ impl<L: Link> Frames<L> {
     }
 
     /// Agrees with the peer: what was agreed on, and the keys. A peer that fails to is told as far as
-    /// it will understand.
+    /// it will understand, until `until` at most.
     pub(super) async fn agree(
         &mut self,
         pipeline: &ReadyPipeline,
         role: Role,
+        until: Option<Instant>,
     ) -> Result<(PipelineInfo, Option<Cipher>)> {
         // nobody who has not agreed yet may fill our memory
         self.inbox = InQueue::new(&match &self.encoding {
@@ -87,7 +89,9 @@ impl<L: Link> Frames<L> {
                 Ok(agreed)
             }
             Err(error) => {
-                let _ = tokio::time::timeout(LINGER, self.linger()).await;
+                let longest = Instant::now() + LINGER;
+                let until = until.map_or(longest, |until| until.min(longest));
+                let _ = tokio::time::timeout_at(until, self.linger()).await;
                 Err(error.peer(&self.link.info().peer))
             }
         }
@@ -118,8 +122,8 @@ impl<L: Link> Frames<L> {
         if ours.noise != theirs.noise {
             return Err(disagreement(&ours, &theirs));
         }
-        let noise = match &pipeline.0.noise {
-            Some(keys) => Some(self.encrypt(keys, role, &prologue).await?),
+        let noise = match pipeline.keys() {
+            Some(keys) => Some(self.encrypt(&keys, role, &prologue).await?),
             None => None,
         };
         let compression = understood(pipeline.0.settings.compress, theirs.accepts);

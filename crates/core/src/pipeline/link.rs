@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use network_system_wire::pipeline::{Role, message_limit};
 use network_system_wire::{Framing, LengthPrefix};
+use tokio::time::Instant;
 
 use super::ReadyPipeline;
 use super::handshake::Frames;
@@ -42,6 +43,8 @@ pub struct Piped<L> {
     /// Bytes that came, as far as the session knows.
     received: u64,
     input: Input,
+    /// By when it must have said why it cannot be opened.
+    until: Option<Instant>,
     /// Whether our goodbye has been said.
     closing: bool,
 }
@@ -66,12 +69,13 @@ impl<L: Link> Piped<L> {
         if let Encoding::Stream(Framing::LengthPrefix(prefix)) = &frames.encoding {
             let width = usize::try_from(prefix.width.max_length()).unwrap_or(usize::MAX);
             let frame = width.min(prefix.max_message);
-            limit = limit.min(message_limit(frame, pipeline.0.noise.is_some()));
+            limit = limit.min(message_limit(frame, pipeline.is_secret()));
         }
         // as much as a length can say
         limit = limit.min(u32::MAX as usize);
         let inside = LengthPrefix::new().with_max_message(limit);
         Self {
+            until: pipeline.open_until(),
             info: info(frames.link.info(), limit),
             frames,
             pipeline,
@@ -92,20 +96,40 @@ impl<L: Link> Piped<L> {
         Self::accepted(link, pipeline).agree(Role::Client).await
     }
 
+    /// As [`connect`](Self::connect), where the connect has begun with the link below: what goes wrong is
+    /// said by then (see [`open_until`](crate::config::open_until)).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_until(
+        link: L,
+        pipeline: ReadyPipeline,
+        until: Option<Instant>,
+    ) -> Result<Self> {
+        let mut piped = Self::accepted(link, pipeline);
+        piped.until = until;
+        piped.agree(Role::Client).await
+    }
+
     /// As [`open`](Link::open), over a link that is open already.
     ///
     /// # Errors
     /// As there.
     pub async fn open_over(self, open: impl AsyncFnOnce(L) -> Result<L>) -> Result<Self> {
         let Self {
-            frames, pipeline, ..
+            frames,
+            pipeline,
+            until,
+            ..
         } = self;
         let link = open(frames.link).await?;
-        Self::accepted(link, pipeline).agree(Role::Server).await
+        let mut piped = Self::accepted(link, pipeline);
+        piped.until = until;
+        piped.agree(Role::Server).await
     }
 
     async fn agree(mut self, role: Role) -> Result<Self> {
-        let (agreed, cipher) = self.frames.agree(&self.pipeline, role).await?;
+        let (agreed, cipher) = self.frames.agree(&self.pipeline, role, self.until).await?;
         let settings = &self.pipeline.0.settings;
         self.steps = Some(Steps {
             compress: agreed.compression,

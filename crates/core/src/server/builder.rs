@@ -19,6 +19,7 @@ use crate::link::{Sockets, Transports};
 use crate::message::Message;
 use crate::requests::Request;
 use crate::session::Session;
+use crate::threads::{OnPool, ThreadPool};
 
 /// Collects addresses, settings and event handlers; [`start`](Self::start) makes a [`Server`].
 ///
@@ -116,6 +117,20 @@ impl<T: Transports, H> ServerBuilder<T, H> {
             transports: self.transports,
             config: self.config,
             handler,
+            sockets: self.sockets,
+        }
+    }
+
+    /// Runs the events, all of which have been set before, on the threads of `pool`: for handlers
+    /// that compute for long. See [`OnPool`].
+    pub fn thread_pool(self, pool: impl ThreadPool) -> ServerBuilder<T, OnPool<H>>
+    where
+        H: Handler,
+    {
+        ServerBuilder {
+            transports: self.transports,
+            config: self.config,
+            handler: self.handler.on_pool(pool),
             sockets: self.sockets,
         }
     }

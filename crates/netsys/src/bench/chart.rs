@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::error::{Context, Error, Result};
-use super::plan::Workload;
+use super::plan::{Payload, Workload};
 use super::report::{CaseReport, Report, Summary};
 use super::roles::Implementation;
 use super::table::short;
@@ -94,8 +94,12 @@ fn draw(area: &Drawing<'_>, report: &Report, bars: &[Bar<'_>]) -> DrawResult {
         .as_deref()
         .unwrap_or(report.machine.architecture);
     let settings = &report.settings;
+    let of_json = match settings.payload {
+        Payload::Bytes => "",
+        Payload::Json => " of JSON",
+    };
     let subtitle = format!(
-        "netsys {}, {machine}, {} cores, {}; median of {} rounds of {} s, whiskers: min..max",
+        "netsys {}, {machine}, {} cores, {}; messages{of_json}, median of {} rounds of {} s, whiskers: min..max",
         report.tool.version,
         report.machine.cores,
         report.machine.kernel,

@@ -2,8 +2,8 @@
 //!
 //! `plan` turns options into cases, `orchestrate` runs a server and a client process for each
 //! round of each case (`child`, `roles`), `raw_*` are the reference programs, `ours_*`
-//! the same with this library, `verify` knows what
-//! a message looks like, and `report` and `chart` show the result.
+//! the same with this library (`way`: what a pipeline does to its messages), `verify` knows what
+//! a message looks like, `text` makes some of JSON, and `report` and `chart` show the result.
 
 mod chart;
 mod child;
@@ -24,7 +24,9 @@ mod report;
 mod roles;
 mod statistics;
 mod table;
+mod text;
 mod verify;
+mod way;
 
 use std::process::ExitCode;
 

@@ -5,10 +5,12 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
+use network_system::config::Compression;
+
 use super::child::{Child, catch_interrupts, check_interrupt};
 use super::error::{Error, Result};
 use super::machine;
-use super::plan::{BenchArgs, Case, Workload};
+use super::plan::{BenchArgs, Case, Payload, Workload};
 use super::progress::Progress;
 use super::report::{CaseReport, Measurement, Memory, Report, Round};
 use super::roles::{Implementation, Outcome, Usage};
@@ -24,8 +26,22 @@ const SETTLE: Duration = Duration::from_millis(200);
 struct Contender {
     label: String,
     implementation: Implementation,
+    compress: Option<Compression>,
+    noise: bool,
     /// A server that already runs; without it each measurement starts its own.
     url: Option<String>,
+}
+
+impl Contender {
+    fn new(label: &str, implementation: Implementation) -> Self {
+        Self {
+            label: label.to_owned(),
+            implementation,
+            compress: None,
+            noise: false,
+            url: None,
+        }
+    }
 }
 
 /// Measures everything that the options ask for.
@@ -83,24 +99,13 @@ fn contenders(args: &BenchArgs) -> Result<Vec<Contender>> {
         &args.peer
     };
     let Some(url) = &args.url else {
-        return Ok(peers
-            .iter()
-            .map(|peer| Contender {
-                label: peer.name().into(),
-                implementation: *peer,
-                url: None,
-            })
-            .collect());
+        let own = peers.iter().map(|peer| Contender::new(peer.name(), *peer));
+        return Ok(own.chain(piped(args)).collect());
     };
-    let ceiling = Contender {
-        label: Implementation::Raw.name().into(),
-        implementation: Implementation::Raw,
-        url: None,
-    };
+    let ceiling = Contender::new(Implementation::Raw.name(), Implementation::Raw);
     let target = peers.last().map(|peer| Contender {
-        label: "target".into(),
-        implementation: *peer,
         url: Some(url.clone()),
+        ..Contender::new("target", *peer)
     });
     let is_near = is_loopback(url)?;
     Ok(is_near
@@ -108,6 +113,25 @@ fn contenders(args: &BenchArgs) -> Result<Vec<Contender>> {
         .into_iter()
         .chain(target)
         .collect())
+}
+
+/// Ours with a pipeline, one for each thing that it can do.
+fn piped(args: &BenchArgs) -> Vec<Contender> {
+    let mut all: Vec<Contender> = Vec::new();
+    for compress in &args.compress {
+        let label = format!("ours-{compress}");
+        if all.iter().all(|seen| seen.label != label) {
+            all.push(Contender {
+                compress: Some(*compress),
+                ..Contender::new(&label, Implementation::Ours)
+            });
+        }
+    }
+    all.extend(args.noise.then(|| Contender {
+        noise: true,
+        ..Contender::new("ours-noise", Implementation::Ours)
+    }));
+    all
 }
 
 fn is_loopback(url: &str) -> Result<bool> {
@@ -177,6 +201,7 @@ impl Bench<'_> {
     fn start_server(&self, case: Case, contender: &Contender) -> Result<(Child, String)> {
         let mut arguments = self.arguments("bench-server", case, contender, self.cores.0);
         arguments.extend(["--size".into(), case.size.to_string()]);
+        arguments.extend(contender.noise.then(|| "--noise".into()));
         let mut server = Child::start(format!("{} server", contender.label), &arguments)?;
         let line = server.line(SERVER_TIME)?;
         let url = line
@@ -188,12 +213,16 @@ impl Bench<'_> {
 
     fn start_client(&self, case: Case, contender: &Contender, url: &str) -> Result<Child> {
         let mut arguments = self.arguments("bench-client", case, contender, self.cores.1);
-        let (url, ca) = match url.split_once(' ') {
-            Some((url, ca)) => (url, Some(ca)),
+        let (url, secret) = match url.split_once(' ') {
+            Some((url, secret)) => (url, Some(secret)),
             None => (url, None),
         };
-        if let Some(ca) = ca {
-            arguments.extend(["--ca".into(), ca.to_owned()]);
+        if let Some(secret) = secret {
+            let option = if contender.noise { "--psk" } else { "--ca" };
+            arguments.extend([option.into(), secret.to_owned()]);
+        }
+        if self.args.payload() == Payload::Json {
+            arguments.extend(["--payload".into(), "json".into()]);
         }
         let deadline = self.client_time(case).as_secs_f64() - 1.0;
         for (option, value) in [
@@ -228,6 +257,9 @@ impl Bench<'_> {
         .into();
         if let Some(core) = core {
             arguments.extend(["--core".into(), core.to_string()]);
+        }
+        if let Some(compress) = contender.compress {
+            arguments.extend(["--compress".into(), compress.to_string()]);
         }
         if let Some(time) = self.args.busy_poll {
             let time = humantime::format_duration(time).to_string();

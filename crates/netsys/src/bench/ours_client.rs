@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use network_system::config::{ClientConfig, TlsClientConfig};
-use network_system::{Backoff, Client, Connection, Handler, Inbox, MessageRef, Session, Workers};
+use network_system::{
+    Backoff, Client, ClientBuilder, Connection, Handler, Inbox, MessageRef, Session, Workers,
+};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
@@ -16,6 +18,7 @@ use super::raw_frames::closed;
 use super::roles::{ClientArgs, Outcome, Stopwatch, hold, publish};
 use super::statistics::Latencies;
 use super::verify::{COUNT, ECHO, Pattern, Tally, request, set_sequence};
+use super::way::Way;
 
 /// A stream hands over this many bytes before it lets them be written: as raw, which writes from
 /// a buffer of this size.
@@ -38,6 +41,8 @@ type Report<T> = mpsc::UnboundedSender<Result<T>>;
 
 fn client<H: Handler>(args: &ClientArgs, workers: &Workers, handler: H) -> Result<Client> {
     let builder = Client::builder(&args.url).reconnect(Backoff::never());
+    let pipeline = args.way().pipeline()?;
+    let builder = pipeline.into_iter().fold(builder, ClientBuilder::pipeline);
     builder
         .tls(tls(args))
         .workers(workers)
@@ -62,6 +67,7 @@ fn lost<T>(report: &Report<T>, reason: &network_system::CloseReason) {
 
 struct Streamer {
     pattern: Pattern,
+    way: Way,
     span: Duration,
     /// What was sent so far and since when; `None` before the server has shown that it counts.
     sent: Mutex<Option<(u64, Stopwatch)>>,
@@ -95,6 +101,10 @@ impl Streamer {
 
 impl Handler for Streamer {
     async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
+        if let Err(error) = self.way.check(session.info()) {
+            let _ = self.report.send(Err(error));
+            return Ok(());
+        }
         // a server that does not count is found now and not when both ends are full of messages
         session.send(request()).await
     }
@@ -130,25 +140,31 @@ impl Handler for Streamer {
 
 async fn stream(args: &ClientArgs) -> Result<Outcome> {
     let (report, mut reports) = mpsc::unbounded_channel();
-    let pattern = Pattern::new(COUNT, args.size)?;
+    let pattern = args.pattern(COUNT)?;
     let sent = Mutex::new(None);
     let workers = Workers::with_config(1, &worker(args.busy_poll)).map_err(failed)?;
-    let _client = client(
+    let client = client(
         args,
         &workers,
         Streamer {
             pattern,
+            way: args.way(),
             span: args.span(),
             sent,
             report,
         },
     )?;
-    reports.recv().await.unwrap_or_else(|| Err(closed()))
+    let outcome = reports.recv().await.unwrap_or_else(|| Err(closed()))?;
+    Ok(Outcome {
+        wire_bytes: Some(client.statistics().bytes_out),
+        ..outcome
+    })
 }
 
 /// What all connections of a load share.
 struct Load {
     pattern: Pattern,
+    way: Way,
     window: u64,
     /// How many messages a connection has numbered ahead.
     ahead: u64,
@@ -280,6 +296,10 @@ impl Echoer {
 impl Handler for Echoer {
     async fn on_connect(&self, session: &Session) -> network_system::Result<()> {
         let load = &*self.load;
+        if let Err(error) = load.way.check(session.info()) {
+            let _ = load.report.send(Err(error));
+            return Ok(());
+        }
         guard(&self.conversation).left = load.watch.now();
         for _ in 0..load.window {
             let sending = guard(&self.conversation).next(load, |message| session.send(message));
@@ -314,7 +334,8 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
     let (report, mut reports) = mpsc::unbounded_channel();
     let window = args.window as u64;
     let load = Arc::new(Load {
-        pattern: Pattern::new(ECHO, args.size)?,
+        pattern: args.pattern(ECHO)?,
+        way: args.way(),
         window,
         ahead: (AHEAD / args.size).max(1) as u64,
         span: args.span(),
@@ -339,11 +360,18 @@ async fn echo(args: &ClientArgs) -> Result<Outcome> {
         received = received.wrapping_add(done.received);
     }
     let latencies = guard(&load.latencies);
-    load.watch.stop(messages, sent, received, Some(&latencies))
+    let outcome = load
+        .watch
+        .stop(messages, sent, received, Some(&latencies))?;
+    let wire = clients.iter().map(|client| client.statistics().bytes_out);
+    Ok(Outcome {
+        wire_bytes: Some(wire.sum()),
+        ..outcome
+    })
 }
 
 async fn connect(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(ECHO, args.size)?;
+    let pattern = args.pattern(ECHO)?;
     let mut latencies = Latencies::new()?;
     let (span, watch) = (args.span(), Stopwatch::start());
     let (mut count, mut received, mut last) = (0, 0u64, Duration::ZERO);
@@ -360,7 +388,7 @@ async fn connect(args: &ClientArgs) -> Result<Outcome> {
 }
 
 async fn idle(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(ECHO, args.size)?;
+    let pattern = args.pattern(ECHO)?;
     let watch = Stopwatch::start();
     let mut open = Vec::with_capacity(args.connections);
     let mut received = 0u64;
@@ -378,12 +406,15 @@ async fn idle(args: &ClientArgs) -> Result<Outcome> {
 
 /// Connects, sends message 0 and checks its echo.
 async fn once(args: &ClientArgs, pattern: &Pattern) -> Result<(Connection, u64)> {
-    let config = ClientConfig {
+    let mut config = ClientConfig {
         tls: tls(args),
         ..ClientConfig::default()
     };
+    let way = args.way();
+    config.session.pipeline = way.pipeline()?;
     let connecting = network_system::connect_with(&args.url, &config);
     let mut connection = connecting.await.map_err(failed)?;
+    way.check(connection.info())?;
     connection.send(pattern.message()).await.map_err(failed)?;
     let back = connection
         .receive()

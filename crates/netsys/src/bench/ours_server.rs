@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use network_system::config::{Pem, TlsServerConfig, WorkerConfig};
-use network_system::{CloseReason, Handler, Inbox, MessageRef, Server, Session};
+use network_system::{CloseReason, Handler, Inbox, MessageRef, Server, ServerBuilder, Session};
 
 use super::error::{Context, Error, Result};
 use super::roles::{Implementation, ServerArgs, ready};
 use super::verify::{COUNT, ECHO, Tally};
+use super::way::{Way, new_psk};
 use crate::cert::issue;
 
 /// Serves until the process ends.
@@ -19,18 +20,25 @@ pub fn run(args: &ServerArgs) -> Result<()> {
             .workers(1)
             .worker(worker(args.busy_poll))
             .handler(Counting);
-        let (server, certificate) = match args.implementation {
+        let psk = args.noise.then(new_psk).transpose()?;
+        let way = Way {
+            compress: args.compress,
+            psk: psk.clone(),
+        };
+        let pipeline = way.pipeline()?;
+        let server = pipeline.into_iter().fold(server, ServerBuilder::pipeline);
+        let (server, secret) = match args.implementation {
             Implementation::OursTls => {
                 let (tls, certificate) = own_certificate()?;
                 let listen = args.listen.replacen("tcp://", "tls://", 1);
                 (server.listen(listen).tls(tls), certificate)
             }
-            _ => (server.listen(&args.listen), String::new()),
+            _ => (server.listen(&args.listen), psk.unwrap_or_default()),
         };
         let server = server.start().await.map_err(failed)?;
         let local = server.listening().first();
         let url = local.map(ToString::to_string).unwrap_or_default();
-        ready(format!("{url} {certificate}").trim_end())?;
+        ready(format!("{url} {secret}").trim_end())?;
         std::future::pending::<()>().await;
         drop(server);
         Ok(())

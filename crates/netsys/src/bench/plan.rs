@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use network_system::config::Compression;
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -90,6 +91,17 @@ impl Placement {
     }
 }
 
+/// What messages are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// Bytes that mean nothing
+    #[default]
+    Bytes,
+    /// Lines of JSON
+    Json,
+}
+
 /// Options of `netsys bench`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
@@ -103,14 +115,8 @@ pub struct BenchArgs {
     /// What to measure [default: all; with a URL: echo,ping,many,connect]
     #[arg(short, long, value_enum, value_delimiter = ',', value_name = "NAME")]
     pub workload: Vec<Workload>,
-    /// Message sizes in bytes, at least 16
-    #[arg(
-        short,
-        long,
-        value_delimiter = ',',
-        default_value = "64",
-        value_name = "BYTES"
-    )]
+    /// Message sizes in bytes, at least 16 [default: 64; with --compress 1024]
+    #[arg(short, long, value_delimiter = ',', value_name = "BYTES")]
     pub size: Vec<usize>,
     /// Messages under way per connection [default: 256 for echo, 16 for many]
     #[arg(long, value_name = "N")]
@@ -133,6 +139,18 @@ pub struct BenchArgs {
     /// Measure our server with TLS as well, its certificate checked; `connect` resumes sessions
     #[arg(long, conflicts_with = "url")]
     pub tls: bool,
+    /// Measure our server with compression as well: lz4, deflate, zstd, each also with a level as
+    /// zstd:9; all messages are JSON then
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HOW",
+        conflicts_with = "url"
+    )]
+    pub compress: Vec<Compression>,
+    /// Measure our server with encryption by Noise as well
+    #[arg(long, conflicts_with = "url")]
+    pub noise: bool,
     /// Print one JSON document with every round instead of the table
     #[arg(long)]
     pub json: bool,
@@ -166,6 +184,8 @@ Examples:
   netsys bench -w many -c 10000 --window 1         10 000 connections
   netsys bench -w idle -c 10000                    memory per idle connection
   netsys bench --tls                               what TLS costs, beside both without it
+  netsys bench --tls --noise --compress lz4,deflate,zstd
+                                                   what each of them costs, in one run
   netsys bench --placement apart --svg share.svg   a core each, and a chart
   netsys bench --json > result.json                every round, for a script
   netsys bench tcp://127.0.0.1:8080 -w ping        load an echo server that already runs
@@ -173,6 +193,8 @@ Examples:
 Without --placement server and client share a core, which repeats best. Compare only figures of
 one placement. `echo`, `ping`, `many` and `connect` need a server that sends messages back;
 `stream` needs one that answers with count and checksum, as the server that bench starts does.
+Messages are bytes that mean nothing; with --compress they are lines of JSON as services log them, for
+everybody in that run, and each one is compressed by itself. Those of fewer than 512 bytes are not.
 Exit code: 0 measured, 1 failed or delivered wrongly, 2 bad options, 130 interrupted.";
 
 /// One workload with its numbers.
@@ -217,12 +239,13 @@ impl BenchArgs {
         if self.rounds == 0 || self.window == Some(0) || self.connections == Some(0) {
             return usage("--rounds, --window and --connections must be at least 1");
         }
-        for size in &self.size {
+        let sizes = self.sizes();
+        for size in &sizes {
             verify::Pattern::new(verify::ECHO, *size)?;
         }
         let mut cases: Vec<Case> = Vec::new();
         for workload in self.workloads()? {
-            for size in &self.size {
+            for size in &sizes {
                 let case = self.case(workload, *size);
                 // Connects and idle connections are no matter of size: measured once.
                 let once = matches!(workload, Workload::Connect | Workload::Idle);
@@ -235,6 +258,23 @@ impl BenchArgs {
             }
         }
         Ok(cases)
+    }
+
+    /// What messages are made of.
+    pub fn payload(&self) -> Payload {
+        match self.compress.is_empty() {
+            true => Payload::Bytes,
+            false => Payload::Json,
+        }
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        match (self.size.as_slice(), self.payload()) {
+            ([], Payload::Bytes) => vec![64],
+            // what is much smaller is not compressed
+            ([], Payload::Json) => vec![1024],
+            (asked, _) => asked.to_vec(),
+        }
     }
 
     fn case(&self, workload: Workload, size: usize) -> Case {
@@ -312,6 +352,8 @@ mod tests {
             ["many 64 B, 7 x 3"]
         );
         assert_eq!(names("tcp://127.0.0.1:1").len(), 4);
+        assert_eq!(names("-w ping --compress zstd"), ["ping 1024 B"]);
+        assert_eq!(names("-w ping --compress lz4 -s 600"), ["ping 600 B"]);
     }
 
     #[test]

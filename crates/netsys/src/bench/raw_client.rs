@@ -54,7 +54,7 @@ pub fn dial(url: &str) -> Result<TcpStream> {
 }
 
 fn stream(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(COUNT, args.size)?;
+    let pattern = args.pattern(COUNT)?;
     let mut stream = dial(&args.url)?;
     // A server that does not count is found now and not when both ends are full of messages.
     ask(&mut stream)?.confirm(&pattern, 0)?;
@@ -81,7 +81,7 @@ fn ask(stream: &mut TcpStream) -> Result<Tally> {
 }
 
 fn echo(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(ECHO, args.size)?;
+    let pattern = args.pattern(ECHO)?;
     let mut stream = dial(&args.url)?;
     let mut inbox = Inbox::new(args.size);
     let (mut latencies, mut flight) = (Latencies::new()?, Flight::default());
@@ -113,7 +113,7 @@ fn echo(args: &ClientArgs) -> Result<Outcome> {
 }
 
 fn connect(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(ECHO, args.size)?;
+    let pattern = args.pattern(ECHO)?;
     let mut inbox = Inbox::new(args.size);
     let mut latencies = Latencies::new()?;
     let message = pack(&pattern, 1);
@@ -137,7 +137,7 @@ fn connect(args: &ClientArgs) -> Result<Outcome> {
 }
 
 fn idle(args: &ClientArgs) -> Result<Outcome> {
-    let pattern = Pattern::new(ECHO, args.size)?;
+    let pattern = args.pattern(ECHO)?;
     let mut inbox = Inbox::new(args.size);
     let message = pack(&pattern, 1);
     let watch = Stopwatch::start();

@@ -83,7 +83,7 @@ impl Load {
             registry,
             conversations,
             buffer: Buffer::new(args.size),
-            pattern: Pattern::new(ECHO, args.size)?,
+            pattern: args.pattern(ECHO)?,
             window: args.window as u64,
             span: args.span(),
             watch: Stopwatch::start(),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::machine::Machine;
-use super::plan::{BenchArgs, Case, Placement, Workload};
+use super::plan::{BenchArgs, Case, Payload, Placement, Workload};
 use super::roles::{Implementation, Outcome};
 use super::statistics::{Percentiles, Spread};
 use super::table::short;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub seconds: f64,
     /// How many rounds each median is made of.
     pub rounds: u32,
+    /// What messages were made of.
+    pub payload: Payload,
     /// The server that was loaded, when it was not one of our own.
     pub url: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Report {
                 placement: args.placement,
                 seconds: args.seconds,
                 rounds: args.rounds,
+                payload: args.payload(),
                 url: args.url.clone(),
             },
             cases,
@@ -107,6 +110,8 @@ pub struct Measurement {
     pub server_cpu_seconds: Option<f64>,
     /// CPU seconds of client and server for a million messages.
     pub cpu_seconds_per_million: Option<f64>,
+    /// Bytes that left for the socket, or for TLS, for each message.
+    pub wire_bytes_per_message: Option<f64>,
     /// Memory of the server, for the workload `idle`.
     pub memory: Option<Memory>,
 }
@@ -119,7 +124,11 @@ impl Measurement {
             .cpu_seconds
             .zip(server_cpu)
             .map(|(client, server)| client + server);
+        let wire_bytes = outcome.wire_bytes.map(|bytes| bytes as f64);
         Self {
+            wire_bytes_per_message: wire_bytes
+                .filter(|_| messages > 0.0)
+                .map(|bytes| bytes / messages),
             per_second: messages / outcome.seconds.max(f64::MIN_POSITIVE),
             server_cpu_seconds: server_cpu,
             cpu_seconds_per_million: cpu
@@ -195,6 +204,8 @@ pub struct Summary {
     pub latency_us: Option<Percentiles>,
     /// The median CPU seconds of client and server for a million messages.
     pub cpu_seconds_per_million: Option<f64>,
+    /// The median of the bytes that left for the socket, or for TLS, for each message.
+    pub wire_bytes_per_message: Option<f64>,
     /// The median memory at rest, for the workload `idle`.
     pub at_rest_kib: Option<f64>,
     /// Messages of all rounds together, each of them verified.
@@ -232,6 +243,11 @@ impl Summary {
             cpu_seconds_per_million: median(
                 mine.iter()
                     .filter_map(|m| m.cpu_seconds_per_million)
+                    .collect(),
+            ),
+            wire_bytes_per_message: median(
+                mine.iter()
+                    .filter_map(|m| m.wire_bytes_per_message)
                     .collect(),
             ),
             at_rest_kib: median(
@@ -296,6 +312,7 @@ pub mod tests {
                 seconds: 1.0,
                 cpu_seconds: Some(0.25),
                 latency_us: (workload != Workload::Stream).then_some(latency),
+                wire_bytes: Some(*figure as u64 * 68),
             };
             let memory = (workload == Workload::Idle)
                 .then(|| Memory::new(3 << 20, (3 << 20) + (*figure as u64) * 2048, 2));
@@ -321,6 +338,7 @@ pub mod tests {
                 placement: Placement::Free,
                 seconds: 1.0,
                 rounds: 3,
+                payload: Payload::Bytes,
                 url: None,
             },
             cases,

@@ -1,21 +1,23 @@
 //! The two hidden subcommands: a server and a client process of one measurement.
 //!
 //! A role talks to the process that started it over its standard streams. The server prints
-//! `READY <url>`, with TLS and its certificate behind that, answers each line of its input with a line of [`Usage`], and exits when its
-//! input ends. The client prints one line, its [`Outcome`], and exits when it is done or when its
-//! input ends. So no role outlives the process that started it, however that one dies.
+//! `READY <url>`, behind that its certificate with TLS and the key with Noise, answers each line of its
+//! input with a line of [`Usage`], and exits when its input ends. The client prints one line, its
+//! [`Outcome`], and exits when it is done or when its input ends. So no role outlives the process that started it, however that one dies.
 
 use std::io::{BufRead, Write};
 use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use network_system::config::Compression;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Context, Error, Result};
-use super::plan::{Case, Workload};
+use super::plan::{Case, Payload, Workload};
 use super::statistics::{Latencies, Percentiles};
 use super::verify::{MAX_SIZE, Pattern};
+use super::way::Way;
 use super::{machine, ours_client, ours_server, raw_client, raw_server};
 use crate::interval;
 
@@ -72,6 +74,12 @@ pub struct ServerArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "tcp://127.0.0.1:0")]
     pub listen: String,
+    /// How ours compresses messages
+    #[arg(long)]
+    pub compress: Option<Compression>,
+    /// Whether ours encrypts messages, with a key that it makes and tells
+    #[arg(long)]
+    pub noise: bool,
     /// Core to run on
     #[arg(long)]
     pub core: Option<usize>,
@@ -92,6 +100,15 @@ pub struct ClientArgs {
     /// The certificate to trust, as a server with TLS has told it
     #[arg(long)]
     pub ca: Option<String>,
+    /// The key to encrypt with, as a server with Noise has told it
+    #[arg(long)]
+    pub psk: Option<String>,
+    /// How ours compresses messages
+    #[arg(long)]
+    pub compress: Option<Compression>,
+    /// What messages are made of
+    #[arg(long, value_enum, default_value_t)]
+    pub payload: Payload,
     /// What to do
     #[arg(long, value_enum)]
     pub workload: Workload,
@@ -136,6 +153,22 @@ impl ClientArgs {
         }
     }
 
+    /// The messages of `kind`.
+    pub fn pattern(&self, kind: u8) -> Result<Pattern> {
+        match self.payload {
+            Payload::Bytes => Pattern::new(kind, self.size),
+            Payload::Json => Pattern::of_json(kind, self.size),
+        }
+    }
+
+    /// What our client does to messages.
+    pub fn way(&self) -> Way {
+        Way {
+            compress: self.compress,
+            psk: self.psk.clone(),
+        }
+    }
+
     /// How long to send.
     pub fn span(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
@@ -174,6 +207,8 @@ pub struct Outcome {
     pub cpu_seconds: Option<f64>,
     /// How long messages took there and back, where that was measured.
     pub latency_us: Option<Percentiles>,
+    /// Bytes that left for the socket, or for TLS, where that was counted.
+    pub wire_bytes: Option<u64>,
 }
 
 /// Runs from the first message to the last of a measurement, and keeps its clock.
@@ -224,6 +259,7 @@ impl Stopwatch {
             seconds,
             cpu_seconds: cpu,
             latency_us: latencies.and_then(Latencies::percentiles),
+            wire_bytes: None,
         })
     }
 }
@@ -257,7 +293,7 @@ pub fn server(args: &ServerArgs) -> Result<()> {
 /// Runs the client role; with idle connections it stays until its input ends.
 pub fn client(args: &ClientArgs) -> Result<()> {
     prepare(args.core)?;
-    Pattern::new(0, args.size)?;
+    args.pattern(0)?;
     watch_input(|| Ok(()))?;
     let deadline = Duration::try_from_secs_f64(args.deadline).context("--deadline")?;
     let case = args.case();

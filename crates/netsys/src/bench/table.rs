@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::plan::Workload;
+use super::plan::{Payload, Workload};
 use super::report::{CaseReport, Report, Summary};
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "", "peer", "median", "min..max", "share", "p50 us", "p90 us", "p99 us", "p99.9 us", "CPU s/M",
+    "B/msg",
 ];
 const MEMORY_HEAD: [&str; 5] = ["", "peer", "KiB/conn", "min..max", "at rest MiB"];
 
@@ -24,6 +25,9 @@ pub fn render(report: &Report) -> String {
         clap::ValueEnum::to_possible_value(&settings.placement)
             .map_or_else(String::new, |value| value.get_name().to_owned()),
     );
+    if settings.payload == Payload::Json {
+        text.push_str("messages of JSON, each compressed by itself, where it is compressed\n");
+    }
     if report.tool.build == "debug" {
         text.push_str("warning: built without optimisation, these figures mean nothing\n");
     }
@@ -35,7 +39,8 @@ pub fn render(report: &Report) -> String {
         push_table(&mut text, &HEAD, rows(&speed, speed_row));
         text.push_str(
             "share: of the median of raw, higher is better; for ping p50 / p50 of raw, lower is \
-             better\nCPU s/M: seconds of client and server for a million messages\n",
+             better\nCPU s/M: seconds of client and server for a million messages\nB/msg: bytes that \
+             leave for a message, those of TLS not counted\n",
         );
     }
     if !memory.is_empty() {
@@ -105,6 +110,7 @@ fn speed_row(summary: &Summary) -> Vec<String> {
         number(latency.map(|l| l.p99)),
         number(latency.map(|l| l.p999)),
         number(summary.cpu_seconds_per_million),
+        number(summary.wire_bytes_per_message),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! has a closed form: the sender need not look at a byte again to know what must arrive.
 
 use super::error::{Error, Result};
+use super::text;
 
 /// The smallest message: kind, filler and sequence number.
 pub const MIN_SIZE: usize = 16;
@@ -73,15 +74,26 @@ pub struct Pattern {
 impl Pattern {
     /// The messages of `kind` with `size` bytes; fails when the size is out of range.
     pub fn new(kind: u8, size: usize) -> Result<Self> {
+        // Neighbouring bytes differ and the period is not a power of two, so that a message
+        // that is cut, shifted or mixed with another one has another sum.
+        Self::with_body(kind, size, |size| {
+            (0..size).map(|i| ((i * 37 + 11) % 251) as u8).collect()
+        })
+    }
+
+    /// The same with lines of JSON as their body, which can be compressed as such can be.
+    pub fn of_json(kind: u8, size: usize) -> Result<Self> {
+        Self::with_body(kind, size, text::json)
+    }
+
+    fn with_body(kind: u8, size: usize, body: fn(usize) -> Vec<u8>) -> Result<Self> {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(Error::Usage(format!(
                 "a message of {size} bytes cannot be measured: it needs {MIN_SIZE} bytes (kind \
                  and sequence number) to {MAX_SIZE}"
             )));
         }
-        // Neighbouring bytes differ and the period is not a power of two, so that a message
-        // that is cut, shifted or mixed with another one has another sum.
-        let mut message: Vec<u8> = (0..size).map(|i| ((i * 37 + 11) % 251) as u8).collect();
+        let mut message = body(size);
         if let Some(first) = message.first_mut() {
             *first = kind;
         }

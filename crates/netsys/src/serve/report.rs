@@ -243,7 +243,7 @@ impl Reporter {
                 error: result.err().map(|error| error.to_string()),
             }),
             (Style::Live | Style::Plain, Ok(())) => {
-                output::line("certificates were read again, and hold for new connections");
+                output::line("certificates and keys were read again, and hold for new connections");
             }
             (Style::Quiet, _) | (_, Err(_)) => {}
         }

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // not every test needs all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
+pub mod load;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};

@@ -77,12 +77,13 @@ fn verifier(
 }
 
 /// Reads what clients with these settings need.
-pub(super) fn load(config: &Arc<TlsClientConfig>) -> Result<Reloading<Client>> {
+pub(super) fn load(config: &TlsClientConfig) -> Result<Reloading<Client>> {
     config.validate("tls.")?;
     let own = config.identity.iter();
     let own = own.flat_map(|files| [&files.certificate, &files.key]);
     let files = files(own.chain(&config.ca).chain(&config.crl));
-    let config = config.clone();
+    // a copy of its own: who has the other one is a user of it
+    let config = TlsClientConfig::clone(config);
     let interval = config.reload_interval;
     // a new one each time, and with it no session that was begun on other terms
     let load = move |_: Option<&Client>| Client::new(&config);

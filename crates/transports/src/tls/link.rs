@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use network_system_core::config::open_until;
 use network_system_core::{
     Address, Bound, Encoding, Error, InQueue, Introduced, Link, LinkInfo, Listener, OutQueue,
     Result, Sent, Sink, Source, StreamLink, read_proxy_header,
@@ -15,8 +16,9 @@ use network_system_core::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-use super::client::Client;
+use super::Connecting;
 use super::failure::{self, Role};
 use super::identity;
 use super::plain::{Plain, Raw};
@@ -31,58 +33,74 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 /// A message link with TLS.
 #[derive(Debug)]
-pub struct TlsLink(Box<StreamLink<TlsStream<Raw>>>);
+pub struct TlsLink {
+    link: Box<StreamLink<TlsStream<Raw>>>,
+    /// By when it must have said why it cannot be opened.
+    until: Option<Instant>,
+}
 
 impl TlsLink {
-    fn new(plain: Plain, tls: Connection) -> Self {
+    fn new(plain: Plain, tls: Connection, until: Option<Instant>) -> Self {
         let stream = TlsStream::new(plain.io, tls);
-        Self(Box::new(StreamLink::new(stream, plain.framing, plain.info)))
+        Self {
+            link: Box::new(StreamLink::new(stream, plain.framing, plain.info)),
+            until,
+        }
     }
 
     /// The stream, of one whose handshake is done.
     #[cfg(feature = "http")]
     pub(crate) fn into_stream(self) -> Box<dyn crate::http::Stream> {
-        Box::new(self.0.into_parts().0)
+        Box::new(self.link.into_parts().0)
     }
 
     /// The first byte behind the handshake, which stays here; `None` at the end.
     pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
-        self.0.parts_mut().0.poll_first(cx)
+        self.link.parts_mut().0.poll_first(cx)
     }
 
     /// A link that was accepted, before its handshake.
-    pub(super) fn accepted(plain: Plain, server: &Server) -> Result<Self> {
+    pub(super) fn accepted(plain: Plain, server: &Server, until: Option<Instant>) -> Result<Self> {
         let peer = plain.info.peer.clone();
         let tls = ServerConnection::new(server.config()).map_err(|error| {
             failure::of_handshake(io::Error::other(error), Role::Server).peer(peer)
         })?;
-        Ok(Self::new(plain, tls.into()))
+        Ok(Self::new(plain, tls.into(), until))
     }
 
     /// Does a client's handshake.
     pub(super) async fn connect(
         plain: Plain,
-        client: &Client,
-        name: ServerName<'static>,
+        connecting: Connecting,
         address: &Address,
     ) -> Result<Self> {
+        let Connecting {
+            client,
+            name,
+            until,
+        } = connecting;
         let tls = ClientConnection::new(client.config(), name.clone())
             .map_err(|error| failure::of_handshake(io::Error::other(error), Role::Client))
             .map_err(|error| error.peer(address))?;
-        let link = Self::new(plain, tls.into());
+        let link = Self::new(plain, tls.into(), until);
         let link = link.shake_hands(Role::Client, Some(&name)).await;
         link.map_err(|error| error.peer(address))
     }
 
     async fn shake_hands(self, role: Role, asked: Option<&ServerName<'_>>) -> Result<Self> {
-        let (mut stream, framing, mut info) = self.0.into_parts();
+        let (mut stream, framing, mut info) = self.link.into_parts();
         if let Err(error) = poll_fn(|cx| stream.poll_handshake(cx)).await {
             let error = failure::of_handshake(error, role).peer(&info.peer);
-            let _ = tokio::time::timeout(LINGER, linger(stream.into_io())).await;
+            let longest = Instant::now() + LINGER;
+            let until = self.until.map_or(longest, |until| until.min(longest));
+            let _ = tokio::time::timeout_at(until, linger(stream.into_io())).await;
             return Err(error);
         }
         info.tls = Some(Arc::new(identity::of(stream.tls(), asked)));
-        Ok(Self(Box::new(StreamLink::new(stream, framing, info))))
+        Ok(Self {
+            link: Box::new(StreamLink::new(stream, framing, info)),
+            until: None,
+        })
     }
 }
 
@@ -108,13 +126,13 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
 
 impl Source for TlsLink {
     fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
-        self.0.poll_fill(cx, queue)
+        self.link.poll_fill(cx, queue)
     }
 }
 
 impl Sink for TlsLink {
     fn encoding(&self) -> Encoding {
-        self.0.encoding()
+        self.link.encoding()
     }
 
     fn poll_send(
@@ -122,7 +140,7 @@ impl Sink for TlsLink {
         cx: &mut Context<'_>,
         queue: &mut OutQueue,
     ) -> (Sent, Poll<Result<()>>) {
-        let (sent, result) = self.0.poll_send(cx, queue);
+        let (sent, result) = self.link.poll_send(cx, queue);
         if result.is_pending() {
             // its first byte may be encrypted already
             queue.begun();
@@ -131,13 +149,13 @@ impl Sink for TlsLink {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.0.poll_close(cx)
+        self.link.poll_close(cx)
     }
 }
 
 impl Link for TlsLink {
     fn info(&self) -> &LinkInfo {
-        self.0.info()
+        self.link.info()
     }
 
     fn is_open(&self) -> bool {
@@ -145,7 +163,7 @@ impl Link for TlsLink {
     }
 
     async fn learn_client(&mut self) -> Result<Introduced> {
-        let (stream, info) = self.0.parts_mut();
+        let (stream, info) = self.link.parts_mut();
         // before TLS begins, and without a byte of it
         read_proxy_header(stream.io_mut(), info).await
     }
@@ -162,11 +180,20 @@ impl Link for TlsLink {
 pub struct TlsBound<B> {
     plain: B,
     server: Arc<Reloading<Server>>,
+    open_timeout: Option<Duration>,
 }
 
 impl<B> TlsBound<B> {
-    pub(super) fn new(plain: B, server: Arc<Reloading<Server>>) -> Self {
-        Self { plain, server }
+    pub(super) fn new(
+        plain: B,
+        server: Arc<Reloading<Server>>,
+        open_timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            plain,
+            server,
+            open_timeout,
+        }
     }
 }
 
@@ -174,6 +201,7 @@ impl<B> TlsBound<B> {
 pub struct TlsListener<L> {
     plain: L,
     server: Arc<Reloading<Server>>,
+    open_timeout: Option<Duration>,
 }
 
 impl<B> Bound for TlsBound<B>
@@ -190,6 +218,7 @@ where
         Ok(TlsListener {
             plain: self.plain.start()?,
             server: self.server,
+            open_timeout: self.open_timeout,
         })
     }
 }
@@ -202,6 +231,7 @@ where
 
     async fn accept(&mut self) -> Result<TlsLink, Error> {
         let plain = self.plain.accept().await?;
-        TlsLink::accepted(plain.into(), &self.server.current())
+        let until = open_until(self.open_timeout);
+        TlsLink::accepted(plain.into(), &self.server.current(), until)
     }
 }
