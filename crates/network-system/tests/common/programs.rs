@@ -34,6 +34,29 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// A script of `tests/interop` in the environment that `scripts/test.sh --prepare` makes.
+pub fn python_peer(script: &str) -> Command {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let target = target.map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+        std::path::PathBuf::from,
+    );
+    let python = target.join("python/bin/python3");
+    assert!(
+        python.exists(),
+        "{} is missing, and this test needs it: run `scripts/test.sh --prepare`",
+        python.display()
+    );
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let mut command = Command::new(python);
+    command
+        .arg(folder.join(script))
+        .kill_on_drop(true)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
+}
+
 /// Gives `input` to a program and ends its input; what it printed and how it ended.
 pub async fn run(mut command: Command, input: &[u8]) -> (Vec<u8>, ExitStatus) {
     let mut child = command.spawn().unwrap();

@@ -1,9 +1,11 @@
 //! Connecting to the session service: [`connect`].
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response, Uri};
-use hyper::body::Incoming;
+use hyper::body::Incoming as Body;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +18,7 @@ use tower::Service;
 
 use super::ENVELOPE;
 use super::generated::session_service_client::SessionServiceClient;
-use super::link::GrpcLink;
+use super::link::{GrpcLink, Incoming};
 use super::service::{Asking, Outgoing};
 use crate::http::Stream;
 
@@ -25,6 +27,10 @@ use crate::http::Stream;
 const WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes of requests that are held for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long a server has to refuse a session before that counts as open: ours answer at once, others
+/// with their first message.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs what hyper needs beside the session.
 #[derive(Clone)]
@@ -83,14 +89,23 @@ pub(crate) async fn connect(
         .accept_compressed(CompressionEncoding::Gzip);
     let (batches, outgoing) = mpsc::channel(1);
     let mut request = tonic::Request::new(Asking(Outgoing::new(outgoing)));
+    let agent = concat!("network-system/", env!("CARGO_PKG_VERSION"));
+    let agent = tonic::metadata::MetadataValue::from_static(agent);
+    request.metadata_mut().insert("user-agent", agent);
     if info.envelope {
         let on = tonic::metadata::MetadataValue::from_static("true");
         request.metadata_mut().insert(ENVELOPE, on);
     }
-    match client.connect(request).await {
-        Ok(response) => Ok(GrpcLink::new(info, response.into_inner(), batches)),
-        Err(status) => Err(failed(kind(&status), status.message().to_owned())),
-    }
+    let mut answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+        let response = client.connect(request).await?;
+        Ok(response.into_inner())
+    });
+    let incoming = match tokio::time::timeout(PATIENCE, &mut answer).await {
+        Ok(Ok(stream)) => Incoming::Streaming(Box::new(stream)),
+        Ok(Err(status)) => return Err(failed(kind(&status), status.message().to_owned())),
+        Err(_) => Incoming::Asked(answer),
+    };
+    Ok(GrpcLink::new(info, incoming, batches))
 }
 
 fn origin(address: &Address, tls: bool) -> std::result::Result<Uri, http::Error> {
@@ -119,11 +134,10 @@ fn kind(status: &Status) -> ErrorKind {
 struct Requests(SendRequest<tonic::body::Body>);
 
 impl Service<Request<tonic::body::Body>> for Requests {
-    type Response = Response<Incoming>;
+    type Response = Response<Body>;
     type Error = hyper::Error;
-    type Future = std::pin::Pin<
-        Box<dyn Future<Output = std::result::Result<Response<Incoming>, hyper::Error>> + Send>,
-    >;
+    type Future =
+        Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, hyper::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), hyper::Error>> {
         self.0.poll_ready(cx)

@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use network_system_core::{
-    Encoding, Error, ErrorKind, InQueue, LinkInfo, MessageKind, OutQueue, Result, Sent, Sink,
-    Source,
+    Encoding, Error, ErrorKind, InQueue, LinkInfo, MessageKind, OutQueue, Sent, Sink, Source,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -23,29 +22,60 @@ const BATCH: usize = 64 * 1024;
 const BATCH_MESSAGES: usize = 1024;
 /// What gRPC adds to a message: the prefix of its frame, and a field of protobuf.
 const HEADER: u64 = 5 + 2;
+/// More than the envelope adds to a message.
+const ENVELOPE: usize = 32;
 /// Messages, and bytes, that are taken in at once.
 const TAKEN: usize = 1024;
 const TAKEN_BYTES: usize = 256 * 1024;
 
+/// What comes: at once, or once the other side has answered, as some servers do with their first
+/// message only.
+pub(super) enum Incoming {
+    Asked(Pin<Box<dyn Future<Output = Result<Streaming<Message>, Status>> + Send>>),
+    Streaming(Box<Streaming<Message>>),
+    /// With what came before.
+    Failed(Box<Status>),
+    Ended,
+}
+
+impl Incoming {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
+        loop {
+            match self {
+                Self::Asked(answer) => match ready!(answer.as_mut().poll(cx)) {
+                    Ok(stream) => *self = Self::Streaming(Box::new(stream)),
+                    Err(status) => {
+                        *self = Self::Ended;
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                },
+                Self::Streaming(stream) => return Pin::new(&mut **stream).poll_next(cx),
+                Self::Failed(_) => {
+                    let failed = std::mem::replace(self, Self::Ended);
+                    return Poll::Ready(match failed {
+                        Self::Failed(status) => Some(Err(*status)),
+                        _ => None,
+                    });
+                }
+                Self::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
 /// A session over a bidirectional stream of gRPC.
 pub struct GrpcLink {
     info: LinkInfo,
-    incoming: Streaming<Message>,
+    incoming: Incoming,
     outgoing: PollSender<Batch>,
-    ended: bool,
 }
 
 impl GrpcLink {
-    pub(super) fn new(
-        info: LinkInfo,
-        incoming: Streaming<Message>,
-        outgoing: mpsc::Sender<Batch>,
-    ) -> Self {
+    pub(super) fn new(info: LinkInfo, incoming: Incoming, outgoing: mpsc::Sender<Batch>) -> Self {
         Self {
             info,
             incoming,
             outgoing: PollSender::new(outgoing),
-            ended: false,
         }
     }
 
@@ -63,6 +93,15 @@ impl GrpcLink {
             .because("the stream of gRPC has ended")
     }
 
+    fn too_large(&self, size: usize) -> Error {
+        Error::new(ErrorKind::MessageTooLarge, "receive from")
+            .peer(&self.info.peer)
+            .because(format!(
+                "a message of {size} bytes, and {} are allowed",
+                self.info.max_message
+            ))
+    }
+
     /// What a status means that ends the stream.
     fn failed(&self, status: &Status) -> Error {
         let kind = match status.code() {
@@ -75,6 +114,24 @@ impl GrpcLink {
             .peer(&self.info.peer)
             .because(status.message().to_owned())
     }
+}
+
+/// Whether the other side has given the stream up, which is how clients of gRPC end one.
+fn is_cancel(status: &Status) -> bool {
+    if status.code() == Code::Cancelled {
+        return true;
+    }
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return matches!(
+                error.reason(),
+                Some(h2::Reason::CANCEL | h2::Reason::NO_ERROR)
+            );
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn incoming(message: Message) -> network_system_core::Message {
@@ -96,29 +153,46 @@ fn outgoing(message: network_system_core::Message) -> Message {
 }
 
 impl Source for GrpcLink {
-    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &mut InQueue) -> Poll<Result<bool>> {
-        if self.ended {
-            return Poll::Ready(Ok(false));
-        }
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &mut InQueue,
+    ) -> Poll<Result<bool, Error>> {
         let (mut taken, mut bytes) = (0, 0);
+        let most = self.info.max_message + if self.info.envelope { ENVELOPE } else { 0 };
         while taken < TAKEN && bytes < TAKEN_BYTES {
-            match Pin::new(&mut self.incoming).poll_next(cx) {
+            match self.incoming.poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     let message = incoming(message);
+                    if message.len() > most {
+                        return Poll::Ready(Err(self.too_large(message.len())));
+                    }
                     taken += 1;
                     bytes += message.len();
                     let size = message.len() as u64 + HEADER;
                     queue.push(message, size);
                 }
+                // how gRPC says that somebody has gone
+                Poll::Ready(Some(Err(status))) if taken == 0 && is_cancel(&status) => {
+                    self.incoming = Incoming::Ended;
+                    return Poll::Ready(Ok(false));
+                }
                 Poll::Ready(Some(Err(status))) if taken == 0 => {
                     return Poll::Ready(Err(self.failed(&status)));
                 }
                 Poll::Ready(None) if taken == 0 => {
-                    self.ended = true;
+                    self.incoming = Incoming::Ended;
                     return Poll::Ready(Ok(false));
                 }
-                // tonic says it again
-                Poll::Ready(_) => break,
+                // what has come goes first
+                Poll::Ready(Some(Err(status))) => {
+                    self.incoming = Incoming::Failed(Box::new(status));
+                    break;
+                }
+                Poll::Ready(None) => {
+                    self.incoming = Incoming::Ended;
+                    break;
+                }
                 Poll::Pending if taken == 0 => return Poll::Pending,
                 Poll::Pending => break,
             }
@@ -136,7 +210,7 @@ impl Sink for GrpcLink {
         &mut self,
         cx: &mut Context<'_>,
         queue: &mut OutQueue,
-    ) -> (Sent, Poll<Result<()>>) {
+    ) -> (Sent, Poll<Result<(), Error>>) {
         let mut sent = Sent::default();
         while !queue.is_empty() {
             match self.outgoing.poll_reserve(cx) {
@@ -161,7 +235,7 @@ impl Sink for GrpcLink {
         (sent, Poll::Ready(Ok(())))
     }
 
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         // what was given away must have been taken before the end is told
         if self.outgoing.is_closed() {
             return Poll::Ready(Ok(()));

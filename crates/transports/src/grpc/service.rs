@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt};
 
 use super::generated::Message;
 use super::generated::session_service_server::{SessionService, SessionServiceServer};
-use super::link::{Batch, GrpcLink};
+use super::link::{Batch, GrpcLink, Incoming};
 use super::{DESCRIPTORS, ENVELOPE};
 use crate::http::{HttpConnection, RequestBody, ResponseBody, boxed};
 use crate::schemes::AnyLink;
@@ -120,15 +120,20 @@ impl Grpc {
     /// What a listener answers with, where a message has `max_message` bytes at most.
     pub(crate) fn build(&self, max_message: usize) -> Result<GrpcService> {
         let mut routes = self.routes.clone();
-        let mut reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        for set in &self.descriptors {
-            reflection = reflection.register_encoded_file_descriptor_set(set);
-        }
+        let mut descriptors = vec![tonic_health::pb::FILE_DESCRIPTOR_SET];
+        descriptors.extend(&self.descriptors);
+        descriptors.extend(self.sessions.then_some(DESCRIPTORS));
+        let reflection = || {
+            let configure = tonic_reflection::server::Builder::configure();
+            let register = |builder: tonic_reflection::server::Builder<'static>,
+                            set: &&'static [u8]| {
+                builder.register_encoded_file_descriptor_set(set)
+            };
+            descriptors.iter().fold(configure, register)
+        };
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut names = self.names.clone();
         if self.sessions {
-            reflection = reflection.register_encoded_file_descriptor_set(DESCRIPTORS);
             let mut sessions = SessionServiceServer::new(Sessions)
                 // the field around a message, and the envelope
                 .max_decoding_message_size(max_message.saturating_add(64))
@@ -149,7 +154,9 @@ impl Grpc {
                 .because(error)
                 .advice("give `descriptors` an encoded FileDescriptorSet")
         };
-        routes.add_service(reflection.build_v1().map_err(wrong)?);
+        // many clients know the older version only
+        routes.add_service(reflection().build_v1alpha().map_err(wrong)?);
+        routes.add_service(reflection().build_v1().map_err(wrong)?);
         Ok(GrpcService {
             routes: routes.routes().prepare(),
             health: Arc::new(Health {
@@ -280,7 +287,11 @@ impl SessionService for Sessions {
         info.scheme = if info.tls.is_some() { "grpcs" } else { "grpc" };
         info.envelope = envelope;
         let (sender, batches) = mpsc::channel(1);
-        let link = GrpcLink::new(info, request.into_inner(), sender);
+        let link = GrpcLink::new(
+            info,
+            Incoming::Streaming(Box::new(request.into_inner())),
+            sender,
+        );
         match connection.host().introduce(AnyLink::Grpc(Box::new(link))) {
             Ok(_) => Ok(tonic::Response::new(Outgoing::new(batches))),
             Err(error) if error.kind() == ErrorKind::QueueFull => {

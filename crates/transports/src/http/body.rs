@@ -45,7 +45,8 @@ impl Beyond {
 pub struct RequestBody {
     body: Incoming,
     left: u64,
-    pace: Pace,
+    /// `None` where it may come as slowly as it does.
+    pace: Option<Pace>,
     beyond: Arc<Beyond>,
     failed: bool,
 }
@@ -94,13 +95,13 @@ impl RequestBody {
         Self {
             body,
             left: most as u64,
-            pace: Pace {
+            pace: Some(Pace {
                 period,
                 left: period,
                 since: None,
                 bytes: 0,
                 timer: None,
-            },
+            }),
             beyond,
             failed: false,
         }
@@ -110,7 +111,7 @@ impl RequestBody {
     #[cfg(feature = "grpc")]
     pub(super) fn unlimit(&mut self) {
         self.left = u64::MAX;
-        self.pace.period = Duration::MAX;
+        self.pace = None;
     }
 
     fn fail(&mut self, how: u8, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -133,10 +134,10 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            if this.pace.period == Duration::MAX {
+            let Some(pace) = &mut this.pace else {
                 return Poll::Pending;
-            }
-            ready!(this.pace.poll_late(cx));
+            };
+            ready!(pace.poll_late(cx));
             return this.fail(TOO_SLOW, "the body of the request comes too slowly");
         };
         let frame = match frame {
@@ -148,7 +149,9 @@ impl Body for RequestBody {
             None => return Poll::Ready(None),
         };
         let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
-        this.pace.came(bytes);
+        if let Some(pace) = &mut this.pace {
+            pace.came(bytes);
+        }
         match this.left.checked_sub(bytes) {
             Some(left) => this.left = left,
             None => return this.fail(TOO_LARGE, "the body of the request is too large"),
