@@ -51,6 +51,9 @@ missing_packages() {
     # for its program systemd-socket-activate
     [ "$(uname -s)" = Darwin ] || command -v systemd-socket-activate >/dev/null || packages="$packages systemd"
     command -v openssl >/dev/null || packages="$packages openssl"
+    command -v curl >/dev/null || packages="$packages curl"
+    command -v h2load >/dev/null || packages="$packages nghttp2-client"
+    command -v wrk >/dev/null || packages="$packages wrk"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
         has_haproxy || packages="$packages haproxy"

@@ -63,8 +63,17 @@ struct Running {
 impl Running {
     /// Starts it on a free port.
     async fn start(name: &str, address: &str) -> Self {
+        Self::start_on(name, &[address]).await
+    }
+
+    /// Starts it on several.
+    async fn start_on(name: &str, addresses: &[&str]) -> Self {
         let mut command = example(name);
-        let mut child = command.arg(address).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(addresses)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = within(printed.next_line()).await.unwrap().expect("a line");
         let address = line.strip_prefix("listening on ").expect("the address");
@@ -140,6 +149,52 @@ async fn echo_server() {
     }
     #[cfg(not(unix))]
     server.kill().await;
+}
+
+/// A browser's part is done by curl: a page, an event stream, what is posted; and another client is
+/// there over TCP.
+#[cfg(all(feature = "http", unix))]
+#[tokio::test]
+async fn axum_app() {
+    use common::http::{QUIET, curl};
+    let addresses = ["http://127.0.0.1:0", "tcp://127.0.0.1:0?framing=lines"];
+    let mut server = Running::start_on("axum_app", &addresses).await;
+    let tcp = server.until("listening on tcp://").await.remove(0);
+    let tcp: network_system::Address = tcp["listening on ".len()..].parse().unwrap();
+    let url = format!("http://127.0.0.1:{}", server.port);
+    assert!(curl(&[&url]).await.contains("new EventSource(\"/chat\")"));
+    let about = curl(&[&format!("{url}/about")]).await;
+    assert!(about.starts_with("[\"chat\",\"127.0.0.1:"), "{about}");
+
+    let mut stream = common::programs::program("curl", "curl");
+    stream.args(QUIET).args(["-N", &format!("{url}/chat")]);
+    let mut stream = stream.spawn().unwrap();
+    let mut events = BufReader::new(stream.stdout.take().unwrap()).lines();
+    let line = within(events.next_line()).await.unwrap().unwrap();
+    assert_eq!(line, "event: session");
+    let peer = TcpStream::connect(("127.0.0.1", tcp.port().unwrap()));
+    let (read, mut write) = within(peer).await.unwrap().into_split();
+    let mut lines = BufReader::new(read).lines();
+    within(write.write_all(b"from tcp\n")).await.unwrap();
+    assert_eq!(
+        within(lines.next_line()).await.unwrap().unwrap(),
+        "from tcp"
+    );
+    curl(&["-d", "from curl", &format!("{url}/chat")]).await;
+    assert_eq!(
+        within(lines.next_line()).await.unwrap().unwrap(),
+        "from curl"
+    );
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let line = within(events.next_line()).await.unwrap().unwrap();
+        heard.extend(line.strip_prefix("data: from ").map(str::to_owned));
+    }
+    assert_eq!(heard, ["tcp", "curl"]);
+    let (printed, status) = server.interrupt().await;
+    assert!(status.success(), "{status}");
+    assert_in_order(&printed, &["answered 4 requests"]);
+    assert!(within(stream.wait()).await.unwrap().success());
 }
 
 /// Somebody in the chat room.
