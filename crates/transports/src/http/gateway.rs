@@ -206,6 +206,7 @@ fn plain_or_empty(reason: Option<CloseReason>) -> Response<ResponseBody> {
     plain(status)
 }
 
+#[expect(clippy::result_large_err, reason = "both ways are an answer")]
 fn introduce(
     connection: &HttpConnection,
     link: GatewayLink,
