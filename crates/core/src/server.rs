@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use builder::ServerBuilder;
+pub(crate) use drain::Grace;
 pub use drain::ServerState;
 pub use sessions::{BroadcastReport, Sessions};
 

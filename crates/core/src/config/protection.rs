@@ -87,8 +87,8 @@ pub struct SessionLimits {
     /// or a longer time.
     #[serde(with = "text::optional_duration")]
     pub slow_reader_timeout: Option<Duration>,
-    /// A session of this age is announced to end where there is an envelope, and ends in good
-    /// order. Default: off.
+    /// A session of this age ends in good order: where there is an envelope, the peer is told first, and
+    /// has up to a second to stop asking. Default: off.
     #[serde(with = "text::optional_duration")]
     pub max_age: Option<Duration>,
     /// How much of `max_age` is left out at random, so that sessions that began together do not

@@ -197,7 +197,10 @@ impl<H: Handler> Acceptor<H> {
         if shared.stopping.is_cancelled() {
             // the drain may have passed over the table already
             match shared.grace.get() {
-                Some(grace) => drop(worker::spawn(grace.farewell(session.clone()))),
+                Some(grace) => {
+                    let farewell = grace.farewell(session.clone(), CloseReason::Shutdown);
+                    drop(worker::spawn(farewell));
+                }
                 None => session.command(Command::Close(CloseReason::Shutdown)),
             }
         }
