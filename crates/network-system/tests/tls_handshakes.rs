@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::pki::Pki;
 use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secure};
-use common::{eventually, frame, read_to_end, within};
-use network_system::config::ServerConfig;
+use common::{Healthy, eventually, frame, read_to_end, within};
+use network_system::config::{ClientConfig, ServerConfig};
 use network_system::{ErrorKind, listen_with};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -61,10 +61,14 @@ async fn a_handshake_that_does_not_come() {
         let mut echo = secure(tls.clone(), |builder| {
             builder
                 .workers(workers)
-                .max_connections(5)
+                .max_connections(6)
                 .handshake_timeout(Duration::from_millis(300))
         })
         .await;
+        let mut config = ClientConfig::default();
+        config.tls = pki.client();
+        let pause = Duration::from_millis(2);
+        let healthy = Healthy::with(&localhost(&echo), config, pause).await;
         let mut silent = Vec::new();
         for n in 0..4 {
             let mut stream = echo.dial().await;
@@ -90,9 +94,10 @@ async fn a_handshake_that_does_not_come() {
         assert_eq!((refused["handshake_timeout"], refused["handshake"]), (4, 0));
         round_trip(&mut connection, "still there").await.unwrap();
         eventually("places are free", || {
-            echo.server.statistics().connections_active == 1
+            echo.server.statistics().connections_active == 2
         })
         .await;
+        healthy.finish().await;
     }
 }
 
