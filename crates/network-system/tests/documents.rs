@@ -204,7 +204,7 @@ fn the_limits_are_tripped_beside_a_healthy_client() {
             let test = file.split_once(&format!("fn {name}()"));
             let body = test.and_then(|(_, rest)| rest.split("\n}\n").next());
             body.is_some_and(|body| {
-                body.contains("Healthy::") || body.contains("run(OverflowPolicy")
+                body.contains("healthy.finish()") || body.contains("run(OverflowPolicy")
             })
         });
         assert!(healthy, "nobody looks at the others in {row}");
