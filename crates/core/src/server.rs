@@ -26,7 +26,7 @@ use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
 use crate::link::{Bound, Sockets, Transports};
-use crate::protection::{Addresses, Door};
+use crate::protection::{Addresses, Door, HalfOpen};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{self, Workers};
 
@@ -164,6 +164,7 @@ impl<T: Transports> Server<T> {
             handler: Arc::new(accept::Admitting(handler)),
             max_connections: config.max_connections,
             handshake_timeout: config.handshake_timeout,
+            half_open: HalfOpen::new(config.protection.max_handshakes, config.handshake_timeout),
         };
         let server = Self {
             shared,

@@ -106,6 +106,7 @@ resumption = false
 reload_interval = "off"
 
 [server.protection]
+max_handshakes = 10
 max_connections_per_ip = 9
 connections_per_second_per_ip = 8
 connection_burst_per_ip = 7

@@ -16,6 +16,12 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProtectionConfig {
+    /// Handshakes (TLS, PROXY header, pipeline) that may go on at a time, on all listeners together; 0 is
+    /// as many as [connections](super::ServerConfig::max_connections). When there are so many, the oldest
+    /// is cut for a new one if it has taken a quarter of
+    /// [its time](super::ServerConfig::handshake_timeout) already, and else the new one is refused.
+    /// Default: 1000.
+    pub max_handshakes: usize,
     /// Connections of one IP address at most, on all listeners together; 0 is no limit. Default:
     /// 1000.
     pub max_connections_per_ip: usize,
@@ -40,6 +46,7 @@ pub struct ProtectionConfig {
 impl Default for ProtectionConfig {
     fn default() -> Self {
         Self {
+            max_handshakes: 1000,
             max_connections_per_ip: 1000,
             connections_per_second_per_ip: 100,
             connection_burst_per_ip: 1000,

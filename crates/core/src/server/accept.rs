@@ -14,7 +14,7 @@ use crate::inbox::Inbox;
 use crate::link::{Bound, Link, Listener};
 use crate::message::MessageRef;
 use crate::outbox::Command;
-use crate::protection::{Door, Knock, Refusal, Slot, Unopened};
+use crate::protection::{Door, HalfOpen, Knock, Place, Refusal, Slot, Unopened};
 use crate::requests::Request;
 use crate::session::Session;
 use crate::worker;
@@ -51,6 +51,7 @@ pub(super) struct Acceptor<H> {
     pub(super) handler: Arc<Admitting<H>>,
     pub(super) max_connections: usize,
     pub(super) handshake_timeout: Duration,
+    pub(super) half_open: Arc<HalfOpen>,
 }
 
 impl<H> Clone for Acceptor<H> {
@@ -60,6 +61,7 @@ impl<H> Clone for Acceptor<H> {
             handler: self.handler.clone(),
             max_connections: self.max_connections,
             handshake_timeout: self.handshake_timeout,
+            half_open: self.half_open.clone(),
         }
     }
 }
@@ -116,11 +118,14 @@ impl<H: Handler> Acceptor<H> {
             Knock::Client(slot) if link.is_open() => return self.start(link, slot, rules),
             knock => knock,
         };
-        let (acceptor, rules) = (self.clone(), rules.clone());
         // also for a task that ends before it was polled
         let admitted = Admitted(Some(shared.clone()));
+        let Some(place) = HalfOpen::enter(&self.half_open) else {
+            return refuse(Refusal::MaxHandshakes);
+        };
+        let (acceptor, rules) = (self.clone(), rules.clone());
         let handshake = Box::pin(async move {
-            if let Some((link, slot)) = acceptor.handshake(link, knock, &rules).await {
+            if let Some((link, slot)) = acceptor.handshake(link, knock, place, &rules).await {
                 admitted.keep();
                 acceptor.start(link, slot, &rules);
             }
@@ -133,6 +138,7 @@ impl<H: Handler> Acceptor<H> {
         &self,
         link: L,
         knock: Knock,
+        mut place: Place,
         rules: &Rules,
     ) -> Option<(L, Option<Slot>)> {
         let counters = &self.shared.counters;
@@ -142,6 +148,10 @@ impl<H: Handler> Acceptor<H> {
         let opened = tokio::select! {
             biased;
             opened = opening => opened,
+            () = place.pushed_out() => {
+                counters.refusals.refuse(Refusal::MaxHandshakes, &peer);
+                return None;
+            }
             () = self.out_of_grace() => return None,
         };
         let late = opened.is_err();

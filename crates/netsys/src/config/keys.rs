@@ -351,6 +351,11 @@ const KEYS: &[Key] = &[
         OPTIONAL,
     ),
     key(
+        "server.protection.max_handshakes",
+        "Handshakes that may go on at a time, in all.",
+        RATE,
+    ),
+    key(
         "server.protection.max_connections_per_ip",
         "Connections of one IP address (of IPv6: of one /64) at most.",
         RATE,
