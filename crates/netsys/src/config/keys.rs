@@ -342,7 +342,7 @@ const KEYS: &[Key] = &[
     ),
     key(
         "server.tls.resumption",
-        "Whether clients that come back may resume their session.",
+        "Whether clients that come back may resume their session, where they show no certificates.",
         SWITCH,
     ),
     key(
