@@ -15,9 +15,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 fn limits(age: Duration) -> SessionLimits {
-    let mut limits = SessionLimits::default();
-    limits.max_age = Some(age);
-    limits
+    SessionLimits {
+        max_age: Some(age),
+        ..SessionLimits::default()
+    }
 }
 
 /// A server with the envelope whose sessions get this old.

@@ -97,7 +97,7 @@ async fn every_transport_carries_it() {
                 .await
                 .unwrap();
             let info = connection.info();
-            assert!(address.starts_with(&info.scheme), "{info:?}");
+            assert!(address.starts_with(info.scheme), "{info:?}");
             assert!(
                 info.pipeline
                     .as_ref()
@@ -534,7 +534,7 @@ async fn small_frames_that_become_large_are_not_piled_up() {
                     size => {
                         // others go on meanwhile, and what has come stays
                         tokio::task::yield_now().await;
-                        drop(told.send(size));
+                        let _ = told.send(size);
                         Ok(())
                     }
                 }

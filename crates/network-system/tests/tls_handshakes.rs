@@ -65,8 +65,10 @@ async fn a_handshake_that_does_not_come() {
                 .handshake_timeout(Duration::from_millis(300))
         })
         .await;
-        let mut config = ClientConfig::default();
-        config.tls = pki.client();
+        let config = ClientConfig {
+            tls: pki.client(),
+            ..ClientConfig::default()
+        };
         let pause = Duration::from_millis(2);
         let healthy = Healthy::with(&localhost(&echo), config, pause).await;
         let mut silent = Vec::new();
@@ -154,8 +156,10 @@ async fn handshakes_have_a_cap_of_their_own() {
                 .handshake_timeout(Duration::from_secs(4))
         })
         .await;
-        let mut config = ClientConfig::default();
-        config.tls = pki.client();
+        let config = ClientConfig {
+            tls: pki.client(),
+            ..ClientConfig::default()
+        };
         let pause = Duration::from_millis(2);
         let healthy = Healthy::with(&localhost(&echo), config, pause).await;
         let refusals = |why: &str| echo.server.statistics().connections_refused[why];
