@@ -2,6 +2,7 @@
 //! one contiguous buffer, large ones as slices of their own.
 
 mod chunk;
+mod dropping;
 mod one_frame;
 mod pen;
 
@@ -13,6 +14,7 @@ use network_system_wire::envelope::Header;
 use network_system_wire::{Codec, Framing};
 
 use self::chunk::{Chunk, SHORT};
+use self::dropping::step;
 pub(crate) use self::one_frame::OneFrame;
 pub(crate) use self::pen::Pen;
 use crate::buffers::{READ, WriteBuffer};
@@ -40,6 +42,9 @@ pub enum Encoding {
 /// Outgoing messages, in order, ready for [`Sink::poll_send`](crate::Sink::poll_send).
 #[derive(Debug, Default)]
 pub struct OutQueue {
+    /// What goes before all else, where older messages were dropped behind it: none of it may be.
+    /// The counts below have it in them, `sizes` and `partial` do not.
+    kept: Option<Box<Self>>,
     /// What goes before `tail`.
     chunks: VecDeque<Chunk>,
     /// The encoded small messages at the end.
@@ -118,6 +123,7 @@ impl OutQueue {
     /// An empty queue. One that `tracks` sizes can drop its oldest messages.
     pub(crate) const fn new(tracks: bool) -> Self {
         Self {
+            kept: None,
             chunks: VecDeque::new(),
             tail: WriteBuffer::new(),
             bytes: 0,
@@ -359,6 +365,10 @@ impl OutQueue {
     /// Moves everything of `other` behind what is queued here, or the oldest messages up to about
     /// `most` bytes where sizes are tracked.
     pub(crate) fn append(&mut self, other: &mut Self, most: usize) {
+        let most = self.append_kept(other, most);
+        if most == 0 {
+            return;
+        }
         if other.bytes > most && other.sizes.is_some() {
             let mut n = 0;
             let (mut count, mut answers) = (0, 0);
@@ -414,6 +424,7 @@ impl OutQueue {
     fn split_front(&mut self, mut n: usize, mut count: usize) -> VecDeque<Chunk> {
         let mut front = VecDeque::new();
         loop {
+            step();
             match self.chunks.front_mut() {
                 Some(Chunk::Message(_)) if count > 0 => {
                     front.extend(self.chunks.pop_front());
@@ -442,36 +453,6 @@ impl OutQueue {
         }
     }
 
-    /// Drops the oldest of the first `among` messages that may be dropped and of which nothing has
-    /// been written yet; its size in bytes, or `None` when there is none or sizes are not tracked.
-    fn drop_oldest(&mut self, among: usize) -> Option<usize> {
-        let sizes = self.sizes.as_mut()?;
-        // one that is partly written must be finished, or the peer loses the frame boundary
-        let first = usize::from(self.partial > 0);
-        let droppable = |sized: &Sizing| sized.what == What::Message;
-        let n = first + sizes.iter().take(among).skip(first).position(droppable)?;
-        let before = sizes.iter().take(n).map(|sized| sized.size).sum();
-        let size = sizes.remove(n)?.size;
-        let keep = self.split_front(before, n);
-        drop(self.split_front(size, 1));
-        self.bytes -= size;
-        self.messages -= 1;
-        for chunk in keep.into_iter().rev() {
-            self.chunks.push_front(chunk);
-        }
-        Some(size)
-    }
-
-    /// Drops the oldest messages, but never the newest, nor what the peer or the protocol waits
-    /// for, until at most `most` bytes are queued; how many were dropped.
-    pub(crate) fn drop_to(&mut self, most: usize) -> u64 {
-        let mut dropped = 0;
-        while self.bytes > most && self.drop_oldest(self.messages.saturating_sub(1)).is_some() {
-            dropped += 1;
-        }
-        dropped
-    }
-
     /// How many control messages were written since the last call; `None` where sizes are not
     /// tracked.
     pub(crate) fn take_controls(&mut self) -> Option<u64> {
@@ -483,27 +464,35 @@ impl OutQueue {
     /// The first bytes as slices for one vectored write; how many slices were filled.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let mut n = 0;
-        let chunks = self.chunks.iter().map(Chunk::bytes);
-        let parts = chunks
-            .chain(Some(self.tail.bytes()))
-            .filter(|part| !part.is_empty());
-        for (slot, part) in into.iter_mut().zip(parts) {
+        let kept = self.kept.iter().flat_map(|kept| kept.parts());
+        for (slot, part) in into.iter_mut().zip(kept.chain(self.parts())) {
             *slot = IoSlice::new(part);
             n += 1;
         }
         n
     }
 
+    /// The bytes behind what was set apart.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let chunks = self.chunks.iter().map(Chunk::bytes);
+        chunks
+            .chain(Some(self.tail.bytes()))
+            .filter(|part| !part.is_empty())
+    }
+
     /// The bytes as one slice, when they are contiguous.
     #[inline]
     #[must_use]
     pub fn contiguous(&self) -> Option<&[u8]> {
-        self.chunks.is_empty().then_some(self.tail.bytes())
+        (self.chunks.is_empty() && self.kept.is_none()).then_some(self.tail.bytes())
     }
 
     /// Says that a link has taken bytes of the first message which it has not reported as written: it
     /// is not dropped any more, as one that is partly written is not.
     pub fn begun(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            return kept.begun();
+        }
         if let Some(first) = self.sizes.as_ref().and_then(VecDeque::front) {
             self.partial = first.size;
         }
@@ -524,8 +513,9 @@ impl OutQueue {
 
     #[inline(never)]
     fn advance_some(&mut self, n: usize) -> usize {
+        let (n, kept) = self.advance_kept(n);
         if n == 0 {
-            return 0;
+            return kept;
         }
         let mut left = n;
         while left > 0 {
@@ -552,7 +542,7 @@ impl OutQueue {
         }
         let done = self.count_done(n);
         self.messages -= done;
-        done
+        kept + done
     }
 
     /// Empties the queue.
@@ -631,6 +621,9 @@ impl OutQueue {
 
     /// Takes the first message, for transports that keep messages apart.
     pub fn pop_message(&mut self) -> Option<Message> {
+        if self.kept.is_some() {
+            return self.pop_kept();
+        }
         match self.chunks.pop_front()? {
             Chunk::Message(message) => {
                 self.bytes -= message.len() + SLOT;

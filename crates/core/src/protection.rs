@@ -4,11 +4,13 @@
 //! | File | What it does |
 //! |---|---|
 //! | `addresses.rs` | connections and new ones per second of each IP address |
+//! | `half_open.rs` | handshakes that go on at a time |
 //! | `refusals.rs` | why connections are refused, counted, and logged now and then |
 //! | `proxy.rs` | the client that a proxy in front speaks for |
 //! | `pace.rs` | messages and bytes per second of one session |
 
 mod addresses;
+mod half_open;
 mod pace;
 mod proxy;
 mod refusals;
@@ -16,6 +18,7 @@ mod refusals;
 use std::sync::Arc;
 
 pub(crate) use addresses::{Addresses, Slot};
+pub(crate) use half_open::{HalfOpen, Place};
 pub(crate) use pace::Pace;
 pub use proxy::{Introduced, read_proxy_header};
 pub(crate) use refusals::{Refusal, Refusals};

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use builder::ServerBuilder;
+pub(crate) use drain::Grace;
 pub use drain::ServerState;
 pub use host::Host;
 pub use sessions::{BroadcastReport, Sessions};
@@ -28,7 +29,7 @@ use crate::config::LinkConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
 use crate::link::{Bound, Sockets, Transports};
-use crate::protection::{Addresses, Door};
+use crate::protection::{Addresses, Door, HalfOpen};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{self, Workers};
 
@@ -172,6 +173,7 @@ impl<T: Transports> Server<T> {
             handler: Arc::new(accept::Admitting(handler)),
             max_connections: config.max_connections,
             handshake_timeout: config.handshake_timeout,
+            half_open: HalfOpen::new(config.protection.max_handshakes, config.handshake_timeout),
         };
         let server = Self {
             shared,

@@ -25,9 +25,10 @@ use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OneFrame, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
 use crate::requests::{Requests, Serving};
-use crate::server::Sessions;
+use crate::server::{Grace, Sessions};
 use crate::statistics::Counters;
 use crate::ticker::Activity;
+use crate::worker;
 
 /// More than any header adds to a message.
 const HEADER: usize = 32;
@@ -584,13 +585,21 @@ impl Session {
         self.0.expires
     }
 
-    /// Announces the end where the peer understands it, and closes in good order.
+    /// Ends in good order: where the peer can be told, it is, and what it has sent by the time it
+    /// knows is waited for.
     #[cold]
     pub(crate) fn expire(&self) {
         if self.0.info.envelope {
-            self.send_control(Header::GoAway, "as old as a session may get".into());
+            let farewell = Grace::WHOLE.farewell(self.clone(), CloseReason::MaxAge);
+            let _ = worker::spawn(farewell);
+        } else {
+            self.command(Command::Close(CloseReason::MaxAge));
         }
-        self.command(Command::Close(CloseReason::MaxAge));
+    }
+
+    /// How long a request may take when the call gives no deadline.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.0.request_timeout
     }
 
     /// Tells the connection's task that it needs a timer again.

@@ -36,8 +36,8 @@ pub struct Statistics {
     pub connections_active: u64,
     /// Connections that were accepted or made.
     pub connections_total: u64,
-    /// Connections that were turned away, by reason: `max_connections`, `per_ip` and
-    /// `connection_rate` (too many, or too quickly, of one address), `denied` (by the lists),
+    /// Connections that were turned away, by reason: `max_connections`, `max_handshakes` (too
+    /// many that were not done, of which this was the last, or the oldest), `per_ip` and `connection_rate` (too many, or too quickly, of one address), `denied` (by the lists),
     /// `no_proxy` and `proxy_header` (where a proxy must speak first), `handshake` (it failed),
     /// `handshake_timeout`, `refused` (by the handler).
     pub connections_refused: BTreeMap<&'static str, u64>,

@@ -117,6 +117,7 @@ body_timeout = "5s"
 keep_alive = "6s"
 
 [server.protection]
+max_handshakes = 10
 max_connections_per_ip = 9
 connections_per_second_per_ip = 8
 connection_burst_per_ip = 7

@@ -6,40 +6,23 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{echo_on, frame, only_session};
-use network_system::{
-    Backoff, Client, ClientState, CloseReason, Connection, ErrorKind, Message, Server,
-};
+use common::paused::{HELLO, bytes, raw, seconds};
+use common::{Healthy, echo_on, frame, only_session};
+use network_system::{Backoff, Client, ClientState, CloseReason, Connection, ErrorKind, Server};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-
-const HELLO: &[u8] = b"\0\0\0\x05\0NSE1";
-
-fn seconds(since: Instant) -> u64 {
-    // the timer's resolution is a millisecond, and it may be late by that
-    (since.elapsed() + Duration::from_millis(500)).as_secs()
-}
-
-/// A connection whose messages are bytes as they come: a peer that does what the test says.
-async fn raw(name: &str) -> Connection {
-    let address = format!("{name}?framing=raw");
-    network_system::connect(&address).await.unwrap()
-}
-
-/// The next bytes of a raw connection; `None` at the end.
-async fn bytes(connection: &mut Connection) -> Option<Message> {
-    connection.receive().await.unwrap()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_server_closes_who_is_silent_for_five_minutes() {
     let mut echo = echo_on(&["memory://idle-server"], |builder| builder).await;
     let began = Instant::now();
     let mut connection = raw("memory://idle-server").await;
+    let healthy = Healthy::over("memory://idle-server", Duration::from_secs(5)).await;
     assert!(bytes(&mut connection).await.is_none());
     assert_eq!(seconds(began), 300);
     let end = echo.ends.recv().await.unwrap();
     assert!(matches!(end.reason, CloseReason::Idle), "{end:?}");
+    healthy.finish().await;
     let error = end.session.send("x").await.unwrap_err();
     assert_eq!(
         (error.kind(), error.code()),
@@ -236,6 +219,8 @@ async fn kinds(connection: &mut Connection, began: Instant) -> Vec<(u8, u64)> {
 async fn a_peer_that_answers_no_ping_is_dead() {
     let configure = |b: common::Builder| b.envelope(true);
     let mut echo = echo_on(&["memory://dead-peer"], configure).await;
+    let url = "memory://dead-peer?envelope=true";
+    let healthy = Healthy::over(url, Duration::from_secs(1)).await;
     let mut connection = raw("memory://dead-peer").await;
     let began = Instant::now();
     connection.send(HELLO.to_vec()).await.unwrap();
@@ -248,6 +233,7 @@ async fn a_peer_that_answers_no_ping_is_dead() {
     assert!(matches!(end.reason, CloseReason::Heartbeat), "{end:?}");
     let error = end.session.send("x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SessionExpired);
+    healthy.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -182,22 +182,59 @@ fn the_tests_that_the_limits_name_exist() {
     }
 }
 
+/// Whoever trips a limit of a server, others on it notice nothing: some test of each has a client that
+/// goes on meanwhile.
+#[test]
+fn the_limits_are_tripped_beside_a_healthy_client() {
+    let limits = include_str!("../../../docs/LIMITS.md");
+    let (servers, _) = limits.split_once("\n## Clients").expect("the table");
+    // a table without a server; all sessions are concerned, and their peers are looked at
+    let others = [
+        "| addresses that are remembered",
+        "| age;",
+        "| drain at shutdown",
+    ];
+    let mut rows = 0;
+    for row in servers.lines().filter(|row| row.starts_with("| ")) {
+        if row.starts_with("| Limit") || others.iter().any(|other| row.starts_with(other)) {
+            continue;
+        }
+        // `run` of `slow_peers.rs` has one
+        let healthy = tests_of(row, 6).any(|(file, name)| {
+            let test = file.split_once(&format!("fn {name}()"));
+            let body = test.and_then(|(_, rest)| rest.split("\n}\n").next());
+            body.is_some_and(|body| {
+                body.contains("healthy.finish()") || body.contains("run(OverflowPolicy")
+            })
+        });
+        assert!(healthy, "nobody looks at the others in {row}");
+        rows += 1;
+    }
+    assert!(rows >= 20, "{rows}");
+}
+
 /// Fails unless there are all tests in this column of the tables; how many there are.
 fn named_tests(document: &str, column: usize) -> usize {
+    let rows = document.lines().filter(|row| row.starts_with("| "));
+    let named = rows.flat_map(|row| tests_of(row, column).map(move |test| (row, test)));
+    let exists = |(row, (file, name)): (&str, (String, &str))| {
+        let exists = file.contains(&format!("fn {name}()"));
+        assert!(exists, "there is no test {name}, in the row {row}");
+    };
+    named.map(exists).count()
+}
+
+/// The tests that this column of a row names, each with what is in its file.
+fn tests_of(row: &str, column: usize) -> impl Iterator<Item = (String, &str)> {
     let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut named = 0;
-    for row in document.lines().filter(|row| row.starts_with("| ")) {
-        let tests = row.split('|').nth(column).unwrap_or_default();
-        let mut file = String::new();
-        for word in tests.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
-                file = std::fs::read_to_string(crates.join(word)).expect(word);
-            } else {
-                named += 1;
-                let exists = file.contains(&format!("fn {word}()"));
-                assert!(exists, "there is no test {word}, in the row {row}");
-            }
+    let tests = row.split('|').nth(column).unwrap_or_default();
+    let mut file = String::new();
+    let words = tests.split('`').skip(1).step_by(2);
+    words.filter_map(move |word| {
+        if word.ends_with(".rs") {
+            file = std::fs::read_to_string(crates.join(word)).expect(word);
+            return None;
         }
-    }
-    named
+        Some((file.clone(), word))
+    })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{
-    echo, echo_on, eventually, frame, only_session, read_frame, read_to_end, round_trip,
+    Healthy, echo, echo_on, eventually, frame, only_session, read_frame, read_to_end, round_trip,
     socket_address, within,
 };
 use network_system::{Backoff, Client, CloseReason, Server, ServerState};
@@ -219,6 +219,8 @@ async fn a_close_takes_as_long_as_it_may() {
         .await
         .unwrap();
     let session = only_session(echo.server.sessions()).await;
+    let pause = Duration::from_millis(100);
+    let healthy = Healthy::over("memory://slow-close", pause).await;
     session.send(vec![0; 1 << 20]).await.unwrap();
     session.close("enough");
     let began = tokio::time::Instant::now();
@@ -226,6 +228,7 @@ async fn a_close_takes_as_long_as_it_may() {
     assert_eq!(began.elapsed().as_secs(), 5, "the default of close_timeout");
     assert!(matches!(end.reason, CloseReason::Cut), "{end:?}");
     assert_eq!(session.statistics().messages_dropped, 1);
+    healthy.finish().await;
     drop(connection);
 }
 

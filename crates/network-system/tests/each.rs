@@ -4,68 +4,12 @@
 
 mod common;
 
+use common::each::{config, connect, serve};
 use common::{Healthy, ended, eventually, frame, read_frame, read_to_end, socket_address, within};
-use network_system::config::{OutboxConfig, ServerConfig, SessionConfig, SocketOptions};
-use network_system::{
-    Error, ErrorKind, Handler, Inbox, MessageRef, Outgoing, OverflowPolicy, Result, Server, Session,
-};
+use network_system::config::ServerConfig;
+use network_system::{Error, ErrorKind, OverflowPolicy, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
-
-/// A handler whose messages all go through `each`.
-struct Each<F>(F);
-
-impl<F> Handler for Each<F>
-where
-    F: Fn(&Session, &MessageRef<'_>, &mut Outgoing<'_>) -> Result<()> + Send + Sync + 'static,
-{
-    async fn on_message(&self, _: &Session, message: &MessageRef<'_>) -> Result<()> {
-        panic!("{message:?} came alone");
-    }
-
-    async fn on_batch(&self, session: &Session, inbox: &mut Inbox<'_>) -> Result<()> {
-        inbox.each(session, |message, outgoing| {
-            (self.0)(session, message, outgoing)
-        })
-    }
-}
-
-async fn serve<F>(url: &str, config: ServerConfig, work: F) -> Server
-where
-    F: Fn(&Session, &MessageRef<'_>, &mut Outgoing<'_>) -> Result<()> + Send + Sync + 'static,
-{
-    let builder = Server::builder().config(config).listen(url);
-    builder.handler(Each(work)).start().await.unwrap()
-}
-
-fn config(workers: usize, high: usize, overflow: OverflowPolicy) -> ServerConfig {
-    let low = high / 4;
-    ServerConfig {
-        workers,
-        session: SessionConfig {
-            outbox: OutboxConfig {
-                high,
-                low,
-                overflow,
-            },
-            ..SessionConfig::default()
-        },
-        // so that it is our queue that fills, and not the system's
-        socket: SocketOptions {
-            send_buffer: Some(8 * 1024),
-            ..SocketOptions::default()
-        },
-        ..ServerConfig::default()
-    }
-}
-
-/// A connection whose receive buffer is small, too.
-async fn connect(server: &Server) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(8 * 1024).unwrap();
-    let address = socket_address(&server.listening()[0]);
-    socket.connect(address).await.unwrap()
-}
+use tokio::net::TcpStream;
 
 /// Messages of all sizes that matter: empty, within a block, around it, large, larger than a read.
 fn messages() -> Vec<Vec<u8>> {

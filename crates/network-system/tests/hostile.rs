@@ -87,12 +87,15 @@ async fn a_length_above_the_limit() {
 async fn too_long_a_line() {
     let lines: Framing = "lines".parse().unwrap();
     let mut echo = echo(|builder| builder.framing(lines).max_message(100)).await;
+    let url = format!("tcp://{}?framing=lines", echo.address());
+    let healthy = Healthy::over(&url, Duration::from_millis(2)).await;
     let mut stream = echo.dial().await;
     stream.write_all(&[b'x'; 200]).await.unwrap();
     let (rest, _) = read_to_end(&mut stream).await;
     assert!(rest.is_empty());
     let reason = echo.next_end().await;
     assert_eq!(reason.error().map(|error| error.code()), Some(-642));
+    healthy.finish().await;
 }
 
 #[tokio::test]
@@ -223,6 +226,7 @@ async fn a_silent_peer_is_closed() {
 async fn a_drip_that_never_makes_a_message_is_no_traffic() {
     let idle = Duration::from_millis(200);
     let mut echo = echo(|builder| builder.idle_timeout(idle)).await;
+    let healthy = Healthy::start(echo.address()).await;
     let mut stream = echo.dial().await;
     stream.set_nodelay(true).unwrap();
     stream.write_all(&1000_u32.to_be_bytes()).await.unwrap();
@@ -235,6 +239,7 @@ async fn a_drip_that_never_makes_a_message_is_no_traffic() {
     let reason = echo.next_end().await;
     assert!(matches!(reason, CloseReason::Idle), "{reason:?}");
     within(dripping).await.unwrap();
+    healthy.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

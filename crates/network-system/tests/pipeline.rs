@@ -11,7 +11,7 @@ use common::piped::{
     CLIENT, PSK, SERVER, client, client_key, compressions, dial, noises, round_trip, server_key,
     sizes, text, through,
 };
-use common::{echo, echo_on, eventually, frame, read_frame, read_to_end, within};
+use common::{Echo, Healthy, echo, echo_on, eventually, frame, read_frame, read_to_end, within};
 use network_system::config::{ClientConfig, Compression, Noise, Pipeline, ServerConfig};
 use network_system::{Client, ErrorKind, OverflowPolicy, Server, connect, listen_with};
 use tokio::io::AsyncWriteExt;
@@ -55,8 +55,11 @@ fn psk() -> Pipeline {
 }
 
 /// Over every transport, on workers and in the runtime, with the envelope and without.
+#[cfg(feature = "tls")]
 #[tokio::test]
 async fn every_transport_carries_it() {
+    let pki = common::pki::Pki::new();
+    let pair = pki.issue(&["localhost", "127.0.0.1"]);
     let folder = tempfile::tempdir().unwrap();
     let unix = format!("unix://{}/socket", folder.path().display());
     let pipeline = || psk().compress(Compression::Zstd { level: 3 });
@@ -65,12 +68,16 @@ async fn every_transport_carries_it() {
         ("tcp://127.0.0.1:0", 2),
         ("tcp://127.0.0.1:0?framing=varint", 0),
         ("tcp://127.0.0.1:0?framing=length:8le&compress=lz4", 1),
+        ("tls://127.0.0.1:0", 0),
+        ("tls://127.0.0.1:0?framing=varint", 2),
+        ("memory://piped-everywhere", 0),
         #[cfg(unix)]
         (&unix, 1),
     ] {
         for envelope in [false, true] {
             let echo = echo_on(&[address], |builder| {
                 builder
+                    .tls(pair.server())
                     .pipeline(pipeline())
                     .workers(workers)
                     .envelope(envelope)
@@ -78,13 +85,25 @@ async fn every_transport_carries_it() {
             .await;
             let mut config = client(pipeline());
             config.session.envelope = envelope;
+            config.tls = pki.client();
             let url = match address.split_once('?') {
-                Some((_, query)) => format!("tcp://127.0.0.1:{}?{query}", echo.address().port()),
+                Some((_, query)) => {
+                    let scheme = &address[..3];
+                    format!("{scheme}://127.0.0.1:{}?{query}", echo.address().port())
+                }
                 None => echo.url().to_owned(),
             };
             let mut connection = within(network_system::connect_with(&url, &config))
                 .await
                 .unwrap();
+            let info = connection.info();
+            assert!(address.starts_with(info.scheme), "{info:?}");
+            assert!(
+                info.pipeline
+                    .as_ref()
+                    .is_some_and(|pipeline| pipeline.noise.is_some())
+            );
+            assert_eq!(info.tls.is_some(), address.starts_with("tls"));
             for size in [0, 1, 1000, 70_000, 400_000] {
                 round_trip(&mut connection, &text(size)).await;
             }
@@ -93,9 +112,10 @@ async fn every_transport_carries_it() {
             within(echo.server.shutdown(Duration::from_secs(10))).await;
         }
     }
-    let memory = echo_on(&["memory://piped"], |builder| builder.pipeline(pipeline())).await;
-    let mut connection = dial(memory.url(), pipeline()).await.unwrap();
-    round_trip(&mut connection, &text(70_000)).await;
+}
+
+#[tokio::test]
+async fn a_message_as_large_as_the_limit() {
     // a message as large as the limit passes, one that is larger fails at the sender
     let echo = echo(|builder| builder.pipeline(psk()).max_message(100_000)).await;
     let mut config = client(psk());
@@ -407,11 +427,16 @@ async fn by_hand(echo: &common::Echo) -> TcpStream {
     stream
 }
 
+/// A client with this pipeline that must notice nothing.
+async fn healthy(echo: &Echo, pipeline: Pipeline) -> Healthy {
+    Healthy::with(echo.url(), client(pipeline), Duration::from_millis(2)).await
+}
+
 /// Bombs, lies about the size, and headers that mean nothing: a clear error, and little memory.
 #[tokio::test]
 async fn what_would_burst_is_refused() {
     let mut echo = echo(|builder| builder.pipeline(Pipeline::new())).await;
-    let mut healthy = dial(echo.url(), Pipeline::new()).await.unwrap();
+    let mut healthy = healthy(&echo, Pipeline::new()).await;
     let body = |algorithm: u8, size: u32, bytes: &[u8]| {
         [&[algorithm], &size.to_be_bytes()[..], bytes].concat()
     };
@@ -424,6 +449,9 @@ async fn what_would_burst_is_refused() {
     }
     // a megabyte that becomes 255
     let lz4 = [&b"\x1fa\x01\x00"[..], &vec![0xff; 1 << 20], b"\0\0"].concat();
+    // no message is two of anything, also where the size is right
+    let frame_of_a = b"\x28\xb5\x2f\xfd\x20\x40\x03\x02\0a";
+    let (stored, block) = (b"\x01\x02\0\xfd\xffhi", b"\x20hi");
     let gib = 1 << 30;
     let limit = 16 << 20;
     use ErrorKind::{MessageTooLarge, Protocol};
@@ -438,6 +466,19 @@ async fn what_would_burst_is_refused() {
         ("lz4 that lies more", body(1, 10, &lz4), Protocol),
         ("few bytes, large size", body(1, limit, b"abc"), Protocol),
         ("no deflate", body(2, 100, &[0xff; 50]), Protocol),
+        ("two of zstd", body(3, 128, &frame_of_a.repeat(2)), Protocol),
+        ("two of deflate", body(2, 4, &stored.repeat(2)), Protocol),
+        ("two of lz4", body(1, 4, &block.repeat(2)), Protocol),
+        (
+            "more behind zstd",
+            body(3, 64, &[frame_of_a, &b"x"[..]].concat()),
+            Protocol,
+        ),
+        (
+            "more behind deflate",
+            body(2, 2, &[stored, &b"x"[..]].concat()),
+            Protocol,
+        ),
         ("no size", vec![3, 0, 0], Protocol),
         ("unknown compression", body(4, 10, b"1234567890"), Protocol),
         ("more, unencrypted", vec![0x10, 1], Protocol),
@@ -458,11 +499,72 @@ async fn what_would_burst_is_refused() {
         assert_eq!(answer.as_deref(), Some(&b"\0first"[..]), "{name}");
         drop(stream);
         echo.next_end().await;
-        round_trip(&mut healthy, b"nothing has happened here").await;
+        healthy.still_works().await;
+    }
+    // what they are two of would have been right
+    let mut stream = by_hand(&echo).await;
+    for (frame_of, message) in [
+        (body(3, 64, frame_of_a), vec![b'a'; 64]),
+        (body(2, 2, stored), b"hi".to_vec()),
+        (body(1, 2, block), b"hi".to_vec()),
+    ] {
+        stream.write_all(&frame(&frame_of)).await.unwrap();
+        let answer = within(read_frame(&mut stream)).await.unwrap().unwrap();
+        assert!(answer == [&[0][..], &message].concat(), "{answer:?}");
     }
     // the test itself holds some of these frames; nothing was as large as what they claim
     let more = resident().saturating_sub(before);
     assert!(more < 160 << 20, "{more} bytes more");
+    healthy.finish().await;
+}
+
+/// Many small frames that become large are decoded as they are handled, and not all that a read brings.
+#[tokio::test]
+async fn small_frames_that_become_large_are_not_piled_up() {
+    const COUNT: u64 = 200;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .pipeline(Pipeline::new())
+        .on_message(move |session, message| {
+            let told = told.clone();
+            async move {
+                match message.len() {
+                    0..100 => session.send(message).await,
+                    size => {
+                        // others go on meanwhile, and what has come stays
+                        tokio::task::yield_now().await;
+                        let _ = told.send(size);
+                        Ok(())
+                    }
+                }
+            }
+        })
+        .start();
+    let server = server.await.unwrap();
+    let url = server.listening()[0].to_string();
+    let pause = Duration::from_millis(2);
+    let healthy = Healthy::with(&url, client(Pipeline::new()), pause).await;
+    // 32 blocks of 128 KiB of the same byte: 4 MiB in 134 bytes
+    let mut zstd = b"\x28\xb5\x2f\xfd\x00\x58".to_vec();
+    for n in 0..32_u32 {
+        let block = (128 * 1024) << 3 | 1 << 1 | u32::from(n == 31);
+        zstd.extend(&block.to_le_bytes()[..3]);
+        zstd.push(0);
+    }
+    let size = 4_u32 << 20;
+    let one = frame(&[&[3], &size.to_be_bytes()[..], &zstd].concat());
+    let address = common::socket_address(&server.listening()[0]);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let before = resident();
+    let all = [frame(OFFER), one.repeat(COUNT as usize)].concat();
+    stream.write_all(&all).await.unwrap();
+    for _ in 0..COUNT {
+        assert_eq!(within(heard.recv()).await, Some(size as usize));
+    }
+    let more = resident().saturating_sub(before);
+    assert!(more < 160 << 20, "{more} bytes more, of {}", COUNT << 22);
+    healthy.finish().await;
 }
 
 /// Bytes that this process has held at most.
@@ -513,6 +615,7 @@ async fn what_does_not_get_smaller_goes_as_it_is() {
 async fn a_handshake_that_does_not_come() {
     let timeout = Duration::from_millis(200);
     let mut echo = echo(|builder| builder.pipeline(psk()).handshake_timeout(timeout)).await;
+    let healthy = healthy(&echo, psk()).await;
     for begin in [
         &b""[..],
         &frame(OFFER)[..10],
@@ -524,11 +627,40 @@ async fn a_handshake_that_does_not_come() {
         assert_eq!(error.kind(), ErrorKind::ConnectionTimeout, "{error}");
         drop(silent);
     }
-    // a frame that is too long for a handshake is not waited for
-    let mut long = echo.dial().await;
-    long.write_all(&1025_u32.to_be_bytes()).await.unwrap();
-    long.shutdown().await.unwrap();
-    assert_eq!(echo.next_error().await.kind(), ErrorKind::Handshake);
+    let refused = echo.server.statistics().connections_refused;
+    assert_eq!((refused["handshake_timeout"], refused["handshake"]), (3, 0));
+    healthy.finish().await;
+}
+
+/// Who has not agreed yet cannot fill our memory: a frame is short, and one that is longer is not waited
+/// for; and who was refused is not listened to for ever.
+#[tokio::test]
+async fn a_frame_that_is_too_long_for_a_handshake() {
+    let mut echo = echo(|builder| builder.pipeline(psk())).await;
+    let healthy = healthy(&echo, psk()).await;
+    // behind an offer, too
+    let offer = frame(b"NSP1c\x0e\x01\x000123456789abcdef");
+    for before in [&b""[..], &offer] {
+        let mut long = echo.dial().await;
+        long.write_all(before).await.unwrap();
+        long.write_all(&1025_u32.to_be_bytes()).await.unwrap();
+        let (mut from, mut to) = long.into_split();
+        let write = async {
+            // it goes on, and is cut
+            while to.write_all(&[0; 64 * 1024]).await.is_ok() {}
+        };
+        let (_, error, ()) = tokio::join!(read_to_end(&mut from), echo.next_error(), within(write));
+        assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+    }
+    // as long as may be is only no offer
+    let mut stream = echo.dial().await;
+    stream.write_all(&frame(&[0; 1024])).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let error = echo.next_error().await.to_string();
+    assert!(error.contains("offer"), "{error}");
+    let refused = echo.server.statistics().connections_refused;
+    assert_eq!(refused["handshake"], 3);
+    healthy.finish().await;
 }
 
 /// Settings that cannot work are refused before anything is bound.

@@ -6,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{frame, only_session, read_frame, read_to_end, socket_address, within};
+use common::{Healthy, frame, only_session, read_frame, read_to_end, socket_address, within};
 use network_system::{Client, CloseReason, Error, ErrorKind, Request, Server, Side};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -417,6 +417,7 @@ async fn the_deadline_of_a_server() {
         .listen("memory://server-deadline?envelope=true")
         .heartbeat(None, 1)
         .request_timeout(Duration::from_secs(11))
+        .on_message(|session, message| async move { session.send(message).await })
         .start()
         .await
         .unwrap();
@@ -429,8 +430,12 @@ async fn the_deadline_of_a_server() {
         .connect();
     let _client = client.await.unwrap();
     let session = common::only_session(server.sessions()).await;
+    let url = "memory://server-deadline?envelope=true";
+    let healthy = Healthy::over(url, Duration::from_secs(1)).await;
     let began = tokio::time::Instant::now();
     let error = session.request("never answered").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert_eq!(began.elapsed().as_secs(), 11);
+    assert!(!session.is_closed());
+    healthy.finish().await;
 }

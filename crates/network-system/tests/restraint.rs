@@ -6,33 +6,21 @@ mod common;
 
 use std::time::Duration;
 
+use common::paused::{HELLO, bytes, raw, seconds};
 use common::{Healthy, echo, echo_on, frame, read_frame, read_to_end, round_trip, within};
 use network_system::config::{RateExceeded, SessionLimits};
-use network_system::{Client, CloseReason, Connection, ErrorKind, Message, Server};
+use network_system::{Client, CloseReason, ErrorKind, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-const HELLO: &[u8] = b"\0\0\0\x05\0NSE1";
+/// Between two rounds of a client that must notice nothing.
+const SECOND: Duration = Duration::from_secs(1);
 
 fn limits(change: impl FnOnce(&mut SessionLimits)) -> SessionLimits {
     let mut limits = SessionLimits::default();
     change(&mut limits);
     limits
-}
-
-fn seconds(since: Instant) -> u64 {
-    (since.elapsed() + Duration::from_millis(500)).as_secs()
-}
-
-/// A connection whose messages are bytes as they come: a peer that does what the test says.
-async fn raw(name: &str) -> Connection {
-    let address = format!("{name}?framing=raw");
-    network_system::connect(&address).await.unwrap()
-}
-
-async fn bytes(connection: &mut Connection) -> Option<Message> {
-    connection.receive().await.unwrap()
 }
 
 // ---- silence ----
@@ -41,6 +29,7 @@ async fn bytes(connection: &mut Connection) -> Option<Message> {
 async fn a_first_byte_that_does_not_come() {
     let configure = |b: common::Builder| b.first_byte_timeout(Duration::from_secs(10));
     let mut echo = echo_on(&["memory://first-byte"], configure).await;
+    let healthy = Healthy::over("memory://first-byte", SECOND).await;
     let mut talks = raw("memory://first-byte").await;
     talks.send(frame(b"hello")).await.unwrap();
     assert_eq!(bytes(&mut talks).await.unwrap(), frame(b"hello"));
@@ -52,6 +41,7 @@ async fn a_first_byte_that_does_not_come() {
     assert!(matches!(end.reason, CloseReason::Silent), "{end:?}");
     let error = end.session.send("x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SessionExpired);
+    healthy.finish().await;
     // who has said something may be silent for as long as the idle time
     tokio::time::sleep(Duration::from_secs(200)).await;
     talks.send(frame(b"again")).await.unwrap();
@@ -113,6 +103,7 @@ async fn who_is_not_listened_to_is_not_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_greeting_that_does_not_come() {
     let mut echo = echo_on(&["memory://no-hello"], |b| b.envelope(true)).await;
+    let healthy = Healthy::over("memory://no-hello?envelope=true", SECOND).await;
     let mut talks = raw("memory://no-hello").await;
     talks.send(HELLO.to_vec()).await.unwrap();
     assert_eq!(bytes(&mut talks).await.unwrap(), HELLO);
@@ -125,6 +116,7 @@ async fn a_greeting_that_does_not_come() {
     assert!(matches!(end.reason, CloseReason::Silent), "{end:?}");
     talks.send(frame(b"\x10still here")).await.unwrap();
     assert_eq!(bytes(&mut talks).await.unwrap(), frame(b"\x10still here"));
+    healthy.finish().await;
 }
 
 /// Heartbeats that are not answered end their connection, and no other.
@@ -134,6 +126,7 @@ async fn a_dead_peer_beside_a_live_one() {
     let client = Client::builder("memory://dead-and-alive?envelope=true");
     let client = client.connect().await.unwrap();
     let live = client.session().unwrap();
+    let healthy = Healthy::over("memory://dead-and-alive?envelope=true", SECOND).await;
     let mut dead = raw("memory://dead-and-alive").await;
     dead.send(HELLO.to_vec()).await.unwrap();
     dead.flush().await.unwrap();
@@ -141,6 +134,7 @@ async fn a_dead_peer_beside_a_live_one() {
     let end = echo.ends.recv().await.unwrap();
     assert!(matches!(end.reason, CloseReason::Heartbeat), "{end:?}");
     assert_eq!(seconds(began), 90);
+    healthy.finish().await;
     assert!(live.close_reason().is_none());
     live.send("alive").await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -255,6 +249,7 @@ async fn more_messages_than_the_rate_wait() {
     let mut echo = echo_on(&["memory://rate"], configure).await;
     let mut quick = raw("memory://rate").await;
     let mut steady = raw("memory://rate").await;
+    let mut healthy = Healthy::over("memory://rate", SECOND).await;
     let began = Instant::now();
     // what is there at once is handled at once; the next has to wait for as long as that was too much
     quick.send(frame(b"x").repeat(200)).await.unwrap();
@@ -273,19 +268,16 @@ async fn more_messages_than_the_rate_wait() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(seconds(began), 6);
+    healthy.still_works().await;
     // much longer than the idle time, but that was not its fault
     assert_eq!(bytes(&mut quick).await.unwrap(), frame(b"y"));
     assert_eq!(seconds(began), 19);
     assert_eq!(echo.server.statistics().rate_pauses, 2);
-    assert_eq!(
-        echo.server.statistics().connections_active,
-        1,
-        "one was idle"
-    );
-    assert!(matches!(
-        echo.ends.try_recv().unwrap().reason,
-        CloseReason::Idle
-    ));
+    // one was idle
+    assert_eq!(echo.server.statistics().connections_active, 2);
+    let end = echo.ends.try_recv().unwrap();
+    assert!(matches!(end.reason, CloseReason::Idle), "{end:?}");
+    healthy.finish().await;
 }
 
 #[tokio::test]

@@ -5,10 +5,14 @@
 
 mod common;
 
-use common::pki::Pki;
+use std::time::{Duration, SystemTime};
+
+use common::pki::{Pair, Pki};
 use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secure};
-use common::{echo_on, eventually, within};
-use network_system::config::{ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
+use common::{Healthy, echo_on, eventually, within};
+use network_system::config::{
+    ClientAuth, ClientConfig, TlsClientConfig, TlsServerConfig, TlsVersion,
+};
 use network_system::{ErrorKind, Server};
 use rcgen::{DistinguishedName, DnType};
 
@@ -288,15 +292,24 @@ async fn nothing_in_common() {
     assert_eq!(connection.info().tls.as_ref().unwrap().alpn, None);
 }
 
-/// A session is resumed, with either version, and not where that is off.
+/// A session is resumed, with either version, and not where that is off, or where clients have
+/// certificates, which are looked at each time.
 #[tokio::test]
 async fn sessions_are_resumed() {
     let pki = Pki::new();
     let pair = pki.issue(&["localhost"]);
     let who = pki.issue(&["alice"]);
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        for on in [true, false] {
-            let mut tls = pair.server().client_ca(pki.ca());
+        for (on, auth) in [
+            (true, ClientAuth::Off),
+            (false, ClientAuth::Off),
+            (true, ClientAuth::Optional),
+            (true, ClientAuth::Required),
+        ] {
+            let mut tls = pair.server();
+            if auth != ClientAuth::Off {
+                tls = tls.client_ca(pki.ca()).client_auth(auth);
+            }
             tls.resumption = on;
             let echo = secure(tls, |builder| builder).await;
             let client = pki.client().identity(&*who.certificate, &*who.key);
@@ -304,22 +317,81 @@ async fn sessions_are_resumed() {
                 TlsVersion::Tls13 => client.min_version(version),
                 _ => client,
             };
+            let resumes = on && auth == ClientAuth::Off;
             for round in 0..3 {
                 let mut connection = dial(&localhost(&echo), client.clone()).await.unwrap();
                 round_trip(&mut connection, "hello").await.unwrap();
                 let session = common::only_session(echo.server.sessions()).await;
                 let seen = session.info().tls.clone().unwrap();
-                assert_eq!(seen.resumed, on && round > 0, "{version} {on} {round}");
+                assert_eq!(seen.resumed, resumes && round > 0, "{version} {auth:?}");
                 assert_eq!(
                     seen.resumed,
                     connection.info().tls.as_ref().unwrap().resumed
                 );
-                // and who it is is still known
-                assert_eq!(seen.peer.as_ref().unwrap().names, ["alice"]);
+                let names = seen.peer.as_ref().map(|peer| peer.names.clone());
+                let shown = (auth != ClientAuth::Off).then(|| vec!["alice".to_owned()]);
+                assert_eq!(names, shown);
                 connection.close().await.unwrap();
                 eventually("it has gone", || echo.server.sessions().is_empty()).await;
             }
         }
+    }
+}
+
+/// Who has connected before and comes back is told when its certificate has expired since.
+#[tokio::test]
+async fn a_certificate_that_has_expired_since_is_noticed() {
+    let pki = Pki::new();
+    let pair = pki.issue(&["localhost"]);
+    let since_1970 = || {
+        let now = SystemTime::now();
+        now.duration_since(SystemTime::UNIX_EPOCH).unwrap()
+    };
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let mut echo = secure(pair.server().client_ca(pki.ca()), |builder| builder).await;
+        let end = Duration::from_secs(since_1970().as_secs() + 3);
+        let alice = pki.issue_with(&["alice"], |params| {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        });
+        let bob = pki.issue(&["bob"]);
+        let client = |pair: &Pair| {
+            let client = pki.client().identity(&*pair.certificate, &*pair.key);
+            match version {
+                TlsVersion::Tls13 => client.min_version(version),
+                _ => client,
+            }
+        };
+        let config = ClientConfig {
+            tls: client(&bob),
+            ..ClientConfig::default()
+        };
+        let pause = Duration::from_millis(2);
+        let healthy = Healthy::with(&localhost(&echo), config, pause).await;
+        // the same settings each time, which is what sessions are kept for
+        let alice = client(&alice);
+        let mut times = 0;
+        let told = within(async {
+            loop {
+                let again = async {
+                    let mut connection = dial(&localhost(&echo), alice.clone()).await?;
+                    round_trip(&mut connection, "hello").await?;
+                    connection.close().await
+                };
+                match again.await {
+                    Ok(()) => times += 1,
+                    Err(error) => break error,
+                }
+            }
+        })
+        .await;
+        assert!(since_1970() >= end && times > 1, "too early: {told}");
+        is(&told, ErrorKind::Untrusted, "has expired");
+        is(
+            &echo.next_error().await,
+            ErrorKind::Untrusted,
+            "has expired",
+        );
+        healthy.finish().await;
     }
 }
 

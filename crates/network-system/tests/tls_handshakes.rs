@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::pki::Pki;
 use common::secure::{dial, is, localhost, not_dialled, refused, round_trip, secure};
-use common::{eventually, frame, read_to_end, within};
-use network_system::config::ServerConfig;
+use common::{Healthy, eventually, frame, read_to_end, within};
+use network_system::config::{ClientConfig, ServerConfig};
 use network_system::{ErrorKind, listen_with};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -61,10 +61,16 @@ async fn a_handshake_that_does_not_come() {
         let mut echo = secure(tls.clone(), |builder| {
             builder
                 .workers(workers)
-                .max_connections(5)
+                .max_connections(6)
                 .handshake_timeout(Duration::from_millis(300))
         })
         .await;
+        let config = ClientConfig {
+            tls: pki.client(),
+            ..ClientConfig::default()
+        };
+        let pause = Duration::from_millis(2);
+        let healthy = Healthy::with(&localhost(&echo), config, pause).await;
         let mut silent = Vec::new();
         for n in 0..4 {
             let mut stream = echo.dial().await;
@@ -90,9 +96,10 @@ async fn a_handshake_that_does_not_come() {
         assert_eq!((refused["handshake_timeout"], refused["handshake"]), (4, 0));
         round_trip(&mut connection, "still there").await.unwrap();
         eventually("places are free", || {
-            echo.server.statistics().connections_active == 1
+            echo.server.statistics().connections_active == 2
         })
         .await;
+        healthy.finish().await;
     }
 }
 
@@ -132,6 +139,101 @@ async fn half_open_handshakes_are_capped() {
     drop(connection);
     let report = within(echo.server.shutdown(Duration::from_secs(20))).await;
     assert_eq!(report.cut, 0, "{report:?}");
+}
+
+/// They have a cap of their own, so those that never come do not take all places; and once the oldest
+/// have had a part of their time, they make room, so they do not keep others out either.
+#[tokio::test]
+async fn handshakes_have_a_cap_of_their_own() {
+    assert_eq!(ServerConfig::default().protection.max_handshakes, 1000);
+    let pki = Pki::new();
+    let tls = pki.issue(&["localhost"]).server();
+    for workers in [0, 2] {
+        let echo = secure(tls.clone(), |builder| {
+            builder
+                .workers(workers)
+                .max_handshakes(3)
+                .handshake_timeout(Duration::from_secs(4))
+        })
+        .await;
+        let config = ClientConfig {
+            tls: pki.client(),
+            ..ClientConfig::default()
+        };
+        let pause = Duration::from_millis(2);
+        let healthy = Healthy::with(&localhost(&echo), config, pause).await;
+        let refusals = |why: &str| echo.server.statistics().connections_refused[why];
+        let mut silent = Vec::new();
+        for n in 0..3 {
+            silent.push(echo.dial().await);
+            eventually("it has a place", || {
+                echo.server.statistics().connections_active == n + 2
+            })
+            .await;
+        }
+        // they are young: one more is refused at once, and takes no place
+        let (came, _) = read_to_end(&mut echo.dial().await).await;
+        assert!(came.is_empty());
+        assert_eq!(refusals("max_handshakes"), 1);
+        assert_eq!(echo.server.statistics().connections_active, 4);
+        // a second later the oldest makes room
+        let late = async {
+            loop {
+                if let Ok(connection) = dial(&localhost(&echo), pki.client()).await {
+                    break connection;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut late = within(late).await;
+        round_trip(&mut late, "let in").await.unwrap();
+        assert_eq!(refusals("handshake_timeout"), 0, "they have time left");
+        let before = refusals("max_handshakes");
+        assert!(before > 1);
+        let (_, end) = read_to_end(&mut silent[0]).await;
+        assert!(end.is_ok(), "{end:?}");
+        // one that is done makes room, too: for as many as come one after another
+        for _ in 0..5 {
+            let mut next = dial(&localhost(&echo), pki.client()).await.unwrap();
+            round_trip(&mut next, "let in").await.unwrap();
+        }
+        assert_eq!(refusals("max_handshakes"), before);
+        healthy.finish().await;
+    }
+}
+
+/// The same for a listener of connections.
+#[tokio::test]
+async fn a_listener_has_that_cap_too() {
+    let pki = Pki::new();
+    let mut config = ServerConfig {
+        tls: pki.issue(&["localhost"]).server(),
+        ..ServerConfig::default()
+    };
+    config.protection.max_handshakes = 1;
+    let mut listener = listen_with("tls://127.0.0.1:0", &config).await.unwrap();
+    let port = listener.local().port().unwrap();
+    let mut first = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut second = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let accepting = listener.accept();
+    let refused = async {
+        let (came, _) = read_to_end(&mut second).await;
+        assert!(came.is_empty());
+        // once that is over there is a place again
+        first.write_all(b"nonsense").await.unwrap();
+        let _ = read_to_end(&mut first).await;
+        drop(first);
+        let url = format!("tls://localhost:{port}");
+        loop {
+            if let Ok(connection) = dial(&url, pki.client()).await {
+                break connection;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (accepted, _dialled) = within(async { tokio::join!(accepting, refused) }).await;
+    assert!(accepted.is_ok());
+    assert!(listener.refused()["max_handshakes"] >= 1);
 }
 
 #[tokio::test]

@@ -16,6 +16,12 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProtectionConfig {
+    /// Handshakes (TLS, PROXY header, pipeline) that may go on at a time, on all listeners together; 0 is
+    /// as many as [connections](super::ServerConfig::max_connections). When there are so many, the oldest
+    /// is cut for a new one if it has taken a quarter of
+    /// [its time](super::ServerConfig::handshake_timeout) already, and else the new one is refused.
+    /// Default: 1000.
+    pub max_handshakes: usize,
     /// Connections of one IP address at most, on all listeners together; 0 is no limit. Default:
     /// 1000.
     pub max_connections_per_ip: usize,
@@ -40,6 +46,7 @@ pub struct ProtectionConfig {
 impl Default for ProtectionConfig {
     fn default() -> Self {
         Self {
+            max_handshakes: 1000,
             max_connections_per_ip: 1000,
             connections_per_second_per_ip: 100,
             connection_burst_per_ip: 1000,
@@ -87,8 +94,8 @@ pub struct SessionLimits {
     /// or a longer time.
     #[serde(with = "text::optional_duration")]
     pub slow_reader_timeout: Option<Duration>,
-    /// A session of this age is announced to end where there is an envelope, and ends in good
-    /// order. Default: off.
+    /// A session of this age ends in good order: where there is an envelope, the peer is told first, and
+    /// has up to a second to stop asking. Default: off.
     #[serde(with = "text::optional_duration")]
     pub max_age: Option<Duration>,
     /// How much of `max_age` is left out at random, so that sessions that began together do not

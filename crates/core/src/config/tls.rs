@@ -42,7 +42,8 @@ pub struct TlsServerConfig {
     /// The oldest version. Default: 1.2.
     pub min_version: TlsVersion,
     /// Whether clients that come back may resume their session, which saves both sides most of the
-    /// handshake. Default: yes.
+    /// handshake. Not where [`client_auth`](Self::client_auth) asks for certificates: those are looked
+    /// at each time, since one may have expired or been revoked since. Default: yes.
     pub resumption: bool,
     /// How often it is looked, while connections come, whether the files have changed. Default: 5 s.
     #[serde(with = "text::optional_duration")]

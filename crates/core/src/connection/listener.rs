@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::config::{LinkConfig, ServerConfig, SessionConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Bound, Link, Listener, Transports};
-use crate::protection::{Addresses, Door, Knock, Refusal, Refusals, Slot, Unopened};
+use crate::protection::{Addresses, Door, HalfOpen, Knock, Refusal, Refusals, Slot, Unopened};
 use crate::worker;
 
 /// Accepts connections that you drive.
@@ -35,11 +35,15 @@ struct Handshakes<L> {
     running: usize,
     most: usize,
     timeout: Duration,
+    half_open: Arc<HalfOpen>,
 }
 
 impl<L: Link> Handshakes<L> {
     fn start(&mut self, link: L, knock: Knock, door: Arc<Door>, refusals: Arc<Refusals>) {
         let peer = link.info().peer.clone();
+        let Some(mut place) = HalfOpen::enter(&self.half_open) else {
+            return refusals.refuse(Refusal::MaxHandshakes, &peer);
+        };
         let (sender, timeout) = (self.sender.clone(), self.timeout);
         self.running += 1;
         drop(worker::spawn(Box::pin(async move {
@@ -47,7 +51,13 @@ impl<L: Link> Handshakes<L> {
                 biased;
                 () = sender.closed() => return,
                 opened = tokio::time::timeout(timeout, door.open(link, knock)) => opened,
+                () = place.pushed_out() => {
+                    refusals.refuse(Refusal::MaxHandshakes, &peer);
+                    let _ = sender.send(None);
+                    return;
+                }
             };
+            drop(place);
             let opened = match opened {
                 Ok(Ok(opened)) => Some(opened),
                 Ok(Err(Unopened::Refused(refusal, peer))) => {
@@ -123,6 +133,10 @@ impl<T: Transports> ConnectionListener<T> {
                 running: 0,
                 most: config.max_connections,
                 timeout: config.handshake_timeout,
+                half_open: HalfOpen::new(
+                    config.protection.max_handshakes,
+                    config.handshake_timeout,
+                ),
             },
         })
     }

@@ -91,7 +91,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             Some(Command::Close(reason)) if !matches!(reason, CloseReason::Shutdown) => reason,
             _ => return Poll::Pending,
         };
-        let timeout = self.close_timeout;
+        let timeout = self.patience(reason);
         let timer = self
             .closing
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));

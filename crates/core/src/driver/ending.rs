@@ -33,6 +33,17 @@ impl<L: Link, H: Handler> Driver<L, H> {
         })
     }
 
+    /// How long handlers, and requests that were moved to tasks, may take when the session was told
+    /// to close.
+    #[cold]
+    pub(super) fn patience(&self, reason: &CloseReason) -> Duration {
+        match reason {
+            // nobody is in a hurry, and the peer waits for its answers elsewhere already
+            CloseReason::MaxAge => self.close_timeout.max(self.session.request_timeout()),
+            _ => self.close_timeout,
+        }
+    }
+
     /// The peer has announced its end.
     #[cold]
     pub(super) fn goaway(&self) {
@@ -54,7 +65,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
             // a shutdown has a deadline of its own, and cuts what is left then
             CloseReason::Shutdown => Duration::MAX,
             CloseReason::Peer if !shared.peer_leaving.load(Relaxed) => self.close_timeout,
-            CloseReason::MaxAge => self.close_timeout,
+            CloseReason::MaxAge => self.patience(&reason),
             _ => return reason,
         };
         if shared.serving.is_idle() {

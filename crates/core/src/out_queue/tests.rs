@@ -225,3 +225,146 @@ fn what_the_peer_or_the_protocol_waits_for_is_not_dropped_and_is_counted() {
         );
     }
 }
+
+thread_local! {
+    /// Messages and chunks that were looked at to drop something.
+    pub(super) static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Replies that nobody reads are passed by once, and not by each drop.
+#[test]
+fn a_drop_costs_the_same_behind_however_many_replies() {
+    const REPLIES: usize = 24_000;
+    const MESSAGES: usize = 60_000;
+    for encoding in [stream(), Encoding::Messages] {
+        let mut queue = OutQueue::new(true);
+        let push = |header, queue: &mut OutQueue| {
+            let message = Message::from("twenty bytes of text");
+            queue
+                .push(&encoding, Some(header), &message.by_ref())
+                .unwrap();
+        };
+        for id in 0..REPLIES as u64 {
+            push(Header::Reply { id }, &mut queue);
+        }
+        let most = queue.bytes() + 1000;
+        STEPS.set(0);
+        let mut dropped = 0;
+        for n in 0..MESSAGES {
+            // some that may not be dropped go on to come
+            let header = if n % 10 == 0 {
+                Header::Reply { id: n as u64 }
+            } else {
+                Header::Data
+            };
+            push(header, &mut queue);
+            dropped += queue.drop_to(most);
+        }
+        let steps = STEPS.get();
+        assert!(dropped as usize > MESSAGES / 2, "{dropped}");
+        assert!(steps < 8 * (REPLIES + MESSAGES), "{steps} steps");
+        assert_eq!(
+            queue.messages() as u64 + dropped,
+            (REPLIES + MESSAGES) as u64
+        );
+    }
+}
+
+/// Everything that may be done with a queue, beside the simplest thing that can be right: a list.
+#[test]
+fn whatever_is_done_the_queue_is_that_of_a_list() {
+    fastrand::seed(3);
+    for round in 0..400 {
+        let encoding = if round % 2 == 0 {
+            stream()
+        } else {
+            Encoding::Messages
+        };
+        let streams = round % 2 == 0;
+        // what others put in, and what is written
+        let mut queues = [OutQueue::new(true), OutQueue::new(true)];
+        let mut lists: [VecDeque<(Vec<u8>, bool)>; 2] = Default::default();
+        // bytes of the first of the second list that were written
+        let mut begun = 0;
+        for n in 0..fastrand::u64(1..120) {
+            let at = usize::from(fastrand::bool());
+            let (queue, list) = (&mut queues[at], &mut lists[at]);
+            match fastrand::u8(..10) {
+                0..5 => {
+                    let header = match fastrand::u8(..4) {
+                        0 => Header::Reply { id: n },
+                        1 => Header::Pong { token: n },
+                        _ => Header::Data,
+                    };
+                    let size = [3, 100, ZERO_COPY][fastrand::usize(..3)];
+                    let message = Message::from(vec![n as u8; size]);
+                    queue
+                        .push(&encoding, Some(header), &message.by_ref())
+                        .unwrap();
+                    let whole = with_header(Some(header), &message.by_ref());
+                    list.push_back((whole.to_vec(), header == Header::Data));
+                }
+                5..7 => {
+                    let most = fastrand::usize(..20_000);
+                    let mut want = 0;
+                    let size = |m: &Vec<u8>| m.len() + if streams { 4 } else { SLOT };
+                    let mut bytes = list.iter().map(|(m, _)| size(m)).sum::<usize>()
+                        - if at == 1 { begun } else { 0 };
+                    while bytes > most {
+                        let first = usize::from(at == 1 && begun > 0);
+                        let end = list.len().saturating_sub(1);
+                        let Some(n) = (first..end).find(|n| list[*n].1) else {
+                            break;
+                        };
+                        bytes -= size(&list.remove(n).unwrap().0);
+                        want += 1;
+                    }
+                    assert_eq!(queue.drop_to(most), want);
+                    assert_eq!(queue.bytes(), bytes);
+                }
+                7 => {
+                    let [from, to] = &mut queues;
+                    let before = from.messages();
+                    to.append(from, [1, 500, usize::MAX][fastrand::usize(..3)]);
+                    let moved = before - from.messages();
+                    assert!(moved > 0 || before == 0);
+                    let moved: Vec<_> = lists[0].drain(..moved).collect();
+                    lists[1].extend(moved);
+                }
+                _ if streams => {
+                    let (queue, list) = (&mut queues[1], &mut lists[1]);
+                    let n = fastrand::usize(..20_000).min(queue.bytes());
+                    let mut slices = [IoSlice::new(&[]); 200];
+                    let filled = queue.slices(&mut slices);
+                    let bytes: Vec<u8> = slices[..filled]
+                        .iter()
+                        .flat_map(|s| s.to_vec())
+                        .take(n)
+                        .collect();
+                    let all: Vec<u8> = list.iter().flat_map(|(m, _)| frame(m)).collect();
+                    let n = bytes.len();
+                    assert!(bytes == all[begun..begun + n]);
+                    let done = queue.advance(n);
+                    begun += n;
+                    for _ in 0..done {
+                        begun -= frame(&list.pop_front().unwrap().0).len();
+                    }
+                    let more = list.front().map_or(0, |(m, _)| frame(m).len());
+                    assert!(begun == 0 || begun < more, "{begun} of {more}");
+                }
+                _ => {
+                    let message = queues[1].pop_message().map(|m| m.to_vec());
+                    assert_eq!(message, lists[1].pop_front().map(|(m, _)| m));
+                }
+            }
+            for (queue, list) in queues.iter().zip(&lists) {
+                assert_eq!(queue.messages(), list.len());
+                assert_eq!(queue.is_empty(), list.is_empty());
+                let size = |m: &Vec<u8>| m.len() + if streams { 4 } else { SLOT };
+                let answers = list.iter().filter(|(m, _)| m[0] == 0x60);
+                let answers: usize = answers.map(|(m, _)| size(m)).sum();
+                assert!((answers.saturating_sub(begun)..=answers).contains(&queue.answers()));
+            }
+        }
+    }
+}

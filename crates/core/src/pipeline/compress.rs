@@ -16,6 +16,9 @@ pub(super) const ACCEPTS: u8 =
 /// Bytes before the compressed ones: the size.
 const SIZE: usize = 4;
 
+/// What a zstd frame begins with, and one to be skipped does not.
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+
 /// Whether this build can do it.
 #[expect(clippy::unnecessary_wraps, reason = "the other build refuses")]
 pub(super) fn check(_compression: Compression) -> Result<()> {
@@ -121,6 +124,11 @@ impl Contexts {
                 fits.then_some(message)
             }
             Algorithm::Zstd => {
+                // the library goes through all frames that there are, and skips some
+                let frame = zstd::zstd_safe::find_frame_compressed_size(bytes).ok()?;
+                if frame != bytes.len() || !bytes.starts_with(ZSTD) {
+                    return None;
+                }
                 let mut message = Vec::with_capacity(size);
                 if self.unzstd.is_none() {
                     self.unzstd = Decompressor::new().ok();
@@ -186,6 +194,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A message is one block, stream or frame: nothing before it, nothing behind it, not even what
+    /// would add no bytes.
+    #[test]
+    fn nothing_may_be_around_it() {
+        let message: Vec<u8> = (0..2000_u32).flat_map(|n| (n / 7).to_be_bytes()).collect();
+        let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+        let empty = [
+            b"\x28\xb5\x2f\xfd\x20\0\x01\0\0".to_vec(),
+            vec![0],
+            vec![3, 0],
+        ];
+        for compression in ALL {
+            let algorithm = compression.algorithm().unwrap();
+            let mut bytes = Vec::new();
+            assert!(compress(compression, &message, &mut bytes));
+            let packed = &bytes[SIZE..];
+            let is_right = |bytes: &[u8], n: usize| {
+                let size = n * message.len();
+                decompress(algorithm, bytes, size).is_ok_and(|m| m == message.repeat(n))
+            };
+            assert!(is_right(packed, 1));
+            assert!(!is_right(&packed.repeat(2), 2), "{compression}: twice");
+            let singles = (0..=255_u8).map(|byte| vec![byte]);
+            for more in singles.chain(empty.clone()).chain([skipped.to_vec()]) {
+                assert!(
+                    !is_right(&[packed, &more].concat(), 1),
+                    "{compression}: {more:?}"
+                );
+                let before = [&more, packed].concat();
+                assert!(!is_right(&before, 1), "{compression}: {more:?} before");
+            }
+            assert!(decompress(algorithm, skipped, 0).is_err());
+        }
+        assert!(
+            decompress(Algorithm::Zstd, &empty[0], 0).is_ok(),
+            "a frame it is"
+        );
     }
 
     #[test]

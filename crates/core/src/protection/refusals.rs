@@ -14,6 +14,8 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(crate) enum Refusal {
     /// There are as many connections as there may be.
     MaxConnections,
+    /// There are as many handshakes as there may be, or one had to make room for others.
+    MaxHandshakes,
     /// Its IP address has as many connections as it may have.
     PerIp,
     /// Its IP address makes new connections too quickly.
@@ -28,8 +30,9 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What statistics count them under, in the order of the variants.
-    const LABELS: [&'static str; 6] = [
+    const LABELS: [&'static str; 7] = [
         "max_connections",
+        "max_handshakes",
         "per_ip",
         "connection_rate",
         "denied",

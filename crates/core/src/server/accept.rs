@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::host::{Host, Introducer, Place};
+use super::host::{GuestPlace, Host, Introducer};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;
 use crate::contain::contain;
@@ -15,7 +15,7 @@ use crate::inbox::Inbox;
 use crate::link::{Bound, Link, Listener};
 use crate::message::MessageRef;
 use crate::outbox::Command;
-use crate::protection::{Door, Knock, Refusal, Slot, Unopened};
+use crate::protection::{Door, HalfOpen, Knock, Place, Refusal, Slot, Unopened};
 use crate::requests::Request;
 use crate::session::Session;
 use crate::worker;
@@ -52,6 +52,7 @@ pub(super) struct Acceptor<H> {
     pub(super) handler: Arc<Admitting<H>>,
     pub(super) max_connections: usize,
     pub(super) handshake_timeout: Duration,
+    pub(super) half_open: Arc<HalfOpen>,
 }
 
 impl<H> Clone for Acceptor<H> {
@@ -61,6 +62,7 @@ impl<H> Clone for Acceptor<H> {
             handler: self.handler.clone(),
             max_connections: self.max_connections,
             handshake_timeout: self.handshake_timeout,
+            half_open: self.half_open.clone(),
         }
     }
 }
@@ -117,11 +119,14 @@ impl<H: Handler> Acceptor<H> {
             Knock::Client(slot) if link.is_open() => return self.start(link, slot, rules),
             knock => knock,
         };
-        let (acceptor, rules) = (self.clone(), rules.clone());
         // also for a task that ends before it was polled
         let admitted = Admitted(Some(shared.clone()));
+        let Some(place) = HalfOpen::enter(&self.half_open) else {
+            return refuse(Refusal::MaxHandshakes);
+        };
+        let (acceptor, rules) = (self.clone(), rules.clone());
         let handshake = Box::pin(async move {
-            if let Some((link, slot)) = acceptor.handshake(link, knock, &rules).await {
+            if let Some((link, slot)) = acceptor.handshake(link, knock, place, &rules).await {
                 admitted.keep();
                 acceptor.start(link, slot, &rules);
             }
@@ -134,6 +139,7 @@ impl<H: Handler> Acceptor<H> {
         &self,
         link: L,
         knock: Knock,
+        mut place: Place,
         rules: &Rules,
     ) -> Option<(L, Option<Slot>)> {
         let counters = &self.shared.counters;
@@ -143,6 +149,10 @@ impl<H: Handler> Acceptor<H> {
         let opened = tokio::select! {
             biased;
             opened = opening => opened,
+            () = place.pushed_out() => {
+                counters.refusals.refuse(Refusal::MaxHandshakes, &peer);
+                return None;
+            }
             () = self.out_of_grace() => return None,
         };
         let late = opened.is_err();
@@ -196,7 +206,7 @@ impl<H: Handler> Acceptor<H> {
         let shared = self.shared.clone();
         let info = link.info().clone();
         tracing::debug!(scheme = info.scheme, peer = %info.peer, "connected");
-        let place = Place::new(shared.clone(), slot);
+        let place = GuestPlace::new(shared.clone(), slot);
         let introducer = Introducer {
             acceptor: self.clone(),
             rules: rules.clone(),
@@ -234,7 +244,10 @@ impl<H: Handler> Acceptor<H> {
         if shared.stopping.is_cancelled() {
             // the drain may have passed over the table already
             match shared.grace.get() {
-                Some(grace) => drop(worker::spawn(grace.farewell(session.clone()))),
+                Some(grace) => {
+                    let farewell = grace.farewell(session.clone(), CloseReason::Shutdown);
+                    drop(worker::spawn(farewell));
+                }
                 None => session.command(Command::Close(CloseReason::Shutdown)),
             }
         }

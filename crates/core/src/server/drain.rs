@@ -1,4 +1,5 @@
-//! How a drain tells and closes the sessions: who is told when, and how long each may go on.
+//! How a drain tells and closes the sessions: who is told when, and how long each may go on; and the
+//! farewell of one that is too old.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,9 +36,9 @@ const PACE: Duration = Duration::from_millis(1);
 /// So few sessions are told at once.
 const FEW: usize = 32;
 
-/// How long sessions may go on in a drain.
+/// How long sessions may go on once they were told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Grace {
+pub(crate) struct Grace {
     /// At most.
     pub(super) most: Duration,
     /// Without a message.
@@ -47,6 +48,13 @@ pub(super) struct Grace {
 }
 
 impl Grace {
+    /// Where nothing is in a hurry.
+    pub(crate) const WHOLE: Self = Self {
+        most: GRACE,
+        quiet: QUIET,
+        spread: Duration::ZERO,
+    };
+
     /// For a drain of at most `deadline`, of which it leaves the larger part for the end itself; the
     /// `guests` are told over `window` at most.
     pub(super) fn within(deadline: Duration, window: Duration, guests: usize) -> Self {
@@ -64,26 +72,31 @@ impl Grace {
     }
 
     /// Lets `session` finish: announces the end where the peer understands that, waits until what
-    /// was on its way must be here, and closes it. What it has received by then is still handled.
-    pub(super) async fn farewell(self, session: Session) {
-        let went_on = self.go_on(&session);
+    /// was on its way must be here, and closes it for `reason`. What it has received by then is still
+    /// handled.
+    pub(crate) async fn farewell(self, session: Session, reason: CloseReason) {
+        let went_on = self.go_on(&session, &reason);
         tokio::select! {
             biased;
             () = session.ended() => return,
             _ = tokio::time::timeout(self.most, went_on) => {}
         }
-        session.command(Command::Close(CloseReason::Shutdown));
+        session.command(Command::Close(reason));
     }
 
     /// As long as there may be something on its way.
-    async fn go_on(self, session: &Session) {
+    async fn go_on(self, session: &Session, reason: &CloseReason) {
         let step = (self.quiet / 4).max(Duration::from_millis(1));
         let mut told = !session.info().envelope;
         let mut moved = 0;
         let mut since = Instant::now();
         loop {
             if !told && session.has_greeted() {
-                session.send_control(Header::GoAway, "the server shuts down".into());
+                let why = match reason {
+                    CloseReason::MaxAge => "as old as a session may get",
+                    _ => "the server shuts down",
+                };
+                session.send_control(Header::GoAway, why.into());
                 told = true;
                 since = Instant::now();
             }
@@ -122,7 +135,7 @@ pub(super) async fn tell(sessions: Vec<Session>, window: Duration, grace: Grace)
         if grace.is_over(&session) {
             session.command(Command::Close(CloseReason::Shutdown));
         } else {
-            farewells.spawn(grace.farewell(session));
+            farewells.spawn(grace.farewell(session, CloseReason::Shutdown));
         }
     }
     while farewells.join_next().await.is_some() {}

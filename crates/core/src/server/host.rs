@@ -30,13 +30,13 @@ struct Inner<L> {
     shared: Arc<Shared>,
     introduce: Arc<dyn Introduce<L>>,
     /// Gone when a session has it.
-    place: Arc<Mutex<Option<Place>>>,
+    place: Arc<Mutex<Option<GuestPlace>>>,
     handed_over: CancellationToken,
 }
 
 /// Starts sessions with whichever handler the server has.
 pub(super) trait Introduce<L>: Send + Sync {
-    fn introduce(&self, link: L, place: Option<Place>) -> Result<Session>;
+    fn introduce(&self, link: L, place: Option<GuestPlace>) -> Result<Session>;
     fn session(&self) -> &SessionConfig;
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Introducer<H> {
 }
 
 impl<L: Link, H: Handler> Introduce<L> for Introducer<H> {
-    fn introduce(&self, link: L, place: Option<Place>) -> Result<Session> {
+    fn introduce(&self, link: L, place: Option<GuestPlace>) -> Result<Session> {
         let Acceptor {
             shared,
             max_connections,
@@ -84,7 +84,11 @@ impl<L: Link, H: Handler> Introduce<L> for Introducer<H> {
 }
 
 impl<L: Link> Host<L> {
-    pub(super) fn new(shared: Arc<Shared>, introduce: Arc<dyn Introduce<L>>, place: Place) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        introduce: Arc<dyn Introduce<L>>,
+        place: GuestPlace,
+    ) -> Self {
         Self(Arc::new(Inner {
             shared,
             introduce,
@@ -187,14 +191,14 @@ impl<L> fmt::Debug for Host<L> {
 }
 
 /// The place that a connection of another protocol has among those of the server. Its drop gives it back.
-pub(super) struct Place {
+pub(super) struct GuestPlace {
     shared: Arc<Shared>,
     slot: Option<Slot>,
     reason: CloseReason,
     kept: bool,
 }
 
-impl Place {
+impl GuestPlace {
     pub(super) fn new(shared: Arc<Shared>, slot: Option<Slot>) -> Self {
         shared.guests.fetch_add(1, Relaxed);
         Self {
@@ -212,7 +216,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for GuestPlace {
     fn drop(&mut self) {
         self.shared.guests.fetch_sub(1, Relaxed);
         if !self.kept {
@@ -223,7 +227,7 @@ impl Drop for Place {
 }
 
 /// Gives the place back, however the connection ends.
-pub(super) struct Ended(Arc<Mutex<Option<Place>>>);
+pub(super) struct Ended(Arc<Mutex<Option<GuestPlace>>>);
 
 impl Ended {
     pub(super) fn set(self, reason: CloseReason) {

@@ -342,13 +342,18 @@ const KEYS: &[Key] = &[
     ),
     key(
         "server.tls.resumption",
-        "Whether clients that come back may resume their session.",
+        "Whether clients that come back may resume their session, where they show no certificates.",
         SWITCH,
     ),
     key(
         "server.tls.reload_interval",
         "How often it is looked, while connections come, whether the files have changed.",
         OPTIONAL,
+    ),
+    key(
+        "server.protection.max_handshakes",
+        "Handshakes that may go on at a time, in all.",
+        RATE,
     ),
     key(
         "server.protection.max_connections_per_ip",

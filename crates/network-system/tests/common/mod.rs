@@ -3,11 +3,14 @@
 #![allow(dead_code)] // not every test needs all of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
 
+pub mod each;
 pub mod faults;
+mod healthy;
 #[cfg(all(feature = "http", unix))]
 pub mod http;
 #[cfg(feature = "http")]
 pub mod http2;
+pub mod paused;
 #[cfg(all(feature = "compression", feature = "noise"))]
 pub mod piped;
 pub mod pipes;
@@ -20,17 +23,16 @@ pub mod scripted;
 pub mod secure;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+#[allow(unused_imports)] // not every test needs it
+pub use healthy::Healthy;
 use network_system::{
     Address, CloseReason, Error, Events, Ignore, Server, ServerBuilder, Session, Sessions,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 /// Nothing that works takes this long, on a slow and busy machine either.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -196,48 +198,4 @@ pub fn ended(server: &Server, label: &str) -> u64 {
 pub async fn only_session(sessions: &Sessions) -> Session {
     eventually("one session", || sessions.len() == 1).await;
     sessions.all().remove(0)
-}
-
-/// A client that goes on to make round trips while others misbehave.
-pub struct Healthy {
-    rounds: watch::Receiver<u64>,
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
-
-impl Healthy {
-    /// Connects and starts.
-    pub async fn start(address: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (count, rounds) = watch::channel(0);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            while !stopped.load(Relaxed) {
-                let text = format!("round {}", *count.borrow());
-                within(round_trip(&mut stream, text.as_bytes())).await;
-                count.send_modify(|rounds| *rounds += 1);
-                // a pause, or it would be the load itself
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        let mut healthy = Self { rounds, stop, task };
-        healthy.still_works().await;
-        healthy
-    }
-
-    /// Fails unless more round trips are made from now on.
-    pub async fn still_works(&mut self) {
-        let now = *self.rounds.borrow();
-        let more = self.rounds.wait_for(|rounds| *rounds >= now + 3);
-        assert!(within(more).await.is_ok(), "the healthy client has failed");
-    }
-
-    /// Ends it after a last look.
-    pub async fn finish(mut self) {
-        self.still_works().await;
-        self.stop.store(true, Relaxed);
-        within(self.task).await.unwrap();
-    }
 }

@@ -54,8 +54,8 @@ impl Server {
         // ours are in the order of their strength
         server.ignore_client_order = true;
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        if config.resumption {
-            server.ticketer = tickets(config, old)?;
+        if config.resumption && config.client_auth == ClientAuth::Off {
+            server.ticketer = tickets(old)?;
         } else {
             server.send_tls13_tickets = 0;
         }
@@ -63,12 +63,13 @@ impl Server {
     }
 }
 
-/// What makes tickets for sessions to be resumed: the old one, so that clients can go on, unless
-/// they must have certificates. Those might no longer be right, and who resumes shows none.
-fn tickets(config: &TlsServerConfig, old: Option<&Server>) -> Result<Arc<dyn ProducesTickets>> {
+/// What makes tickets for sessions to be resumed: the old one, so that clients can go on. There are
+/// none where clients may have certificates: who resumes shows none, so nobody would see that it has
+/// expired or was revoked, and rustls has no alert for it when we look ourselves.
+fn tickets(old: Option<&Server>) -> Result<Arc<dyn ProducesTickets>> {
     match old {
-        Some(old) if config.client_auth == ClientAuth::Off => Ok(old.0.ticketer.clone()),
-        _ => Ticketer::new().map_err(wrong),
+        Some(old) => Ok(old.0.ticketer.clone()),
+        None => Ticketer::new().map_err(wrong),
     }
 }
 

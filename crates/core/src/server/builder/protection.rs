@@ -13,6 +13,12 @@ impl<T, H> ServerBuilder<T, H> {
         self
     }
 
+    /// Handshakes that may go on at a time, in all; 0 is no limit of their own. Default: 1000.
+    pub fn max_handshakes(mut self, n: usize) -> Self {
+        self.config.protection.max_handshakes = n;
+        self
+    }
+
     /// Connections of one IP address (of IPv6: of one /64 network) at most, loopback excepted; 0 is
     /// no limit. Default: 1000.
     pub fn max_connections_per_ip(mut self, n: usize) -> Self {
