@@ -1,10 +1,15 @@
 //! Buffers that connections borrow from their thread only while they hold bytes, so that an idle
 //! connection owns none: [`ReadBuffer`]s to read into, [`WriteBuffer`]s to write from.
 
-use std::cell::{Cell, RefCell};
+mod spares;
+
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tokio::time::Instant;
+
 use crate::message::MessageRef;
+use spares::{LATELY, Spare, Spares};
 
 /// What one read may bring at most: large enough that system calls do not dominate, small enough
 /// for the second-level cache.
@@ -25,68 +30,6 @@ pub(crate) const BLOCK: usize = 4 + SLACK;
 const SMALLEST: usize = 1024;
 /// What a write buffer holds at most, unless a single message is larger; then another one follows.
 pub(crate) const WRITE: usize = READ;
-/// Bytes of spare buffers of each sort that a thread keeps, besides the one that is in use: for
-/// connections that wait in the middle of a batch, and for the many that a broadcast fills.
-const SPARE: usize = 4 * 1024 * 1024;
-
-/// The spare buffers of one sort. The one that was given back last is the next to be used, and
-/// lies where it takes a few instructions to get it.
-struct Spares<B> {
-    first: Cell<B>,
-    others: RefCell<Vec<B>>,
-    /// Bytes of the others.
-    held: Cell<usize>,
-}
-
-/// A buffer that spares are kept of.
-trait Spare: Default {
-    /// Bytes of its memory; 0 where it has none.
-    fn size(&self) -> usize;
-}
-
-impl<B: Spare> Spares<B> {
-    const fn new(none: B) -> Self {
-        Self {
-            first: Cell::new(none),
-            others: RefCell::new(Vec::new()),
-            held: Cell::new(0),
-        }
-    }
-
-    /// A spare buffer, or one without memory.
-    #[inline]
-    fn take(&self) -> B {
-        let first = self.first.take();
-        if first.size() > 0 {
-            return first;
-        }
-        let others = self.others.try_borrow_mut().ok();
-        let other = others.and_then(|mut others| others.pop());
-        let other = other.unwrap_or_default();
-        self.held.set(self.held.get() - other.size());
-        other
-    }
-
-    #[inline]
-    fn give(&self, buffer: B) {
-        let before = self.first.replace(buffer);
-        if before.size() > 0 {
-            self.keep(before);
-        }
-    }
-
-    #[inline(never)]
-    fn keep(&self, buffer: B) {
-        let held = self.held.get() + buffer.size();
-        if let Ok(mut others) = self.others.try_borrow_mut()
-            && held <= SPARE
-        {
-            self.held.set(held);
-            others.push(buffer);
-        }
-    }
-}
-
 /// Connections of the whole process that keep their empty buffers while they are busy: to fetch them
 /// for each batch costs as much as several messages. So few that they do not matter where many are
 /// busy, and where the spares, which all share, are the warmer ones.
@@ -116,6 +59,26 @@ impl Drop for Keep {
 thread_local! {
     static READERS: Spares<ReadBuffer> = const { Spares::new(ReadBuffer::new()) };
     static WRITERS: Spares<WriteBuffer> = const { Spares::new(WriteBuffer::new()) };
+    /// When this thread's spares were looked at last.
+    static TRIMMED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Frees what this thread has not needed for a while; to be called at least once a second by who
+/// knows the time.
+pub(crate) fn trim(now: Instant) {
+    let is_due = |last: Instant| now.saturating_duration_since(last) >= LATELY;
+    let due = TRIMMED.try_with(|last| {
+        let due = last.get().is_none_or(is_due);
+        if due {
+            last.set(Some(now));
+        }
+        due
+    });
+    if due == Ok(true) {
+        // at the end of a thread they may be gone already
+        let _ = READERS.try_with(Spares::trim);
+        let _ = WRITERS.try_with(Spares::trim);
+    }
 }
 
 impl Spare for ReadBuffer {
@@ -549,10 +512,12 @@ impl<'a> Iterator for Frames<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn buffers_come_back_empty_and_bounded() {
+    fn buffers_come_back_empty() {
         let mut buffer = WriteBuffer::new();
         buffer.extend(b"secret");
         let at = buffer.bytes().as_ptr();
@@ -565,28 +530,35 @@ mod tests {
         large.extend(&vec![0; PAGE + WRITE]);
         large.give_back();
         assert!(!WRITERS.with(Spares::take).exists());
-        for _ in 0..4200 {
-            let memory = vec![0; 1024];
-            let (page, start, end) = (0, 0, 0);
-            WriteBuffer {
-                memory,
-                page,
-                start,
-                end,
-            }
-            .give_back();
-            ReadBuffer::with_room(FIRST).give_back();
-        }
         ReadBuffer::default().give_back();
         WriteBuffer::new().give_back();
-        let readers = 1 + SPARE / ReadBuffer::with_room(FIRST).size();
-        let writers = 1 + SPARE / 1024;
-        for n in 0..=4200 {
-            assert_eq!(READERS.with(Spares::take).exists(), n < readers);
-            assert_eq!(WRITERS.with(Spares::take).exists(), n < writers);
+        assert!(!READERS.with(Spares::take).exists());
+        assert!(!WRITERS.with(Spares::take).exists());
+    }
+
+    #[test]
+    fn the_spares_of_a_thread_are_looked_at_once_in_a_while() {
+        let now = Instant::now();
+        trim(now);
+        let fill = || {
+            let mut all = [(); 9].map(|()| (ReadBuffer::borrow(), WriteBuffer::new()));
+            all.iter_mut().for_each(|(_, writer)| writer.reserve(1));
+            for (reader, writer) in all {
+                reader.give_back();
+                writer.give_back();
+            }
+        };
+        let held = || (READERS.with(Spares::held), WRITERS.with(Spares::held));
+        fill();
+        let full = held();
+        assert!(full.0 >= 8 * FIRST && full.1 >= 8 * SMALLEST);
+        // needed since, then not long enough ago
+        for after in [LATELY, LATELY, 2 * LATELY - Duration::from_nanos(1)] {
+            trim(now + after);
+            assert_eq!(held(), full, "{after:?}");
         }
-        assert_eq!(READERS.with(|spares| spares.held.get()), 0);
-        assert_eq!(WRITERS.with(|spares| spares.held.get()), 0);
+        trim(now + 2 * LATELY);
+        assert_eq!(held(), (0, 0));
     }
 
     #[test]

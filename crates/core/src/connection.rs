@@ -15,6 +15,7 @@ pub use listener::ConnectionListener;
 pub use split::{ConnectionReceiver, ConnectionSender};
 
 use crate::address::Address;
+use crate::buffers;
 use crate::client::connect;
 use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
@@ -158,7 +159,11 @@ impl<L: Link> Connection<L> {
                 self.link.poll_fill(cx, &mut self.inbox)?
             };
             match filled {
-                Poll::Ready(true) => self.clock.heard(Instant::now()),
+                Poll::Ready(true) => {
+                    let now = Instant::now();
+                    self.clock.heard(now);
+                    buffers::trim(now);
+                }
                 Poll::Ready(false) => return Poll::Ready(Ok(None)),
                 Poll::Pending => match self.poll_clock(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -307,7 +312,9 @@ impl<L: Link> Connection<L> {
         self.statistics.messages_out += sent.messages - controls;
         self.statistics.bytes_out += sent.bytes;
         if sent.bytes > 0 && sent.messages != controls {
-            self.clock.active(Instant::now());
+            let now = Instant::now();
+            self.clock.active(now);
+            buffers::trim(now);
         }
         self.queue.release();
         result

@@ -19,7 +19,7 @@ use network_system_wire::envelope::Header;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::buffers::Keep;
+use crate::buffers::{self, Keep};
 use crate::clock::{Clock, Due, Timer};
 use crate::close::CloseReason;
 use crate::config::SessionConfig;

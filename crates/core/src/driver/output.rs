@@ -122,12 +122,13 @@ impl<L: Link, H: Handler> Driver<L, H> {
         self.counters.latency(self.latency, messages);
     }
 
-    /// Keeps the totals of this moment for the rates, once in a while.
+    /// Keeps the totals of this moment for the rates, and lets go of unneeded buffers, once in a while.
     #[inline]
     pub(super) fn sample(&mut self, now: Instant) {
         if now >= self.next_sample {
             self.next_sample = now + SAMPLE;
             self.counters.sample(now);
+            buffers::trim(now);
         }
     }
 
