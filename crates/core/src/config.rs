@@ -7,6 +7,7 @@ mod pipeline;
 mod protection;
 mod text;
 mod tls;
+mod websocket;
 mod worker;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use pipeline::{
 };
 pub use protection::{ProtectionConfig, RateExceeded, SessionLimits};
 pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
+pub use websocket::{Deflate, ENVELOPE_SUBPROTOCOL, WebSocketConfig};
 pub use worker::WorkerConfig;
 
 const MIB: usize = 1024 * 1024;
@@ -277,6 +279,8 @@ pub struct ServerConfig {
     pub socket: SocketOptions,
     /// TLS of the listeners that use it.
     pub tls: TlsServerConfig,
+    /// WebSocket of the listeners that use it.
+    pub websocket: WebSocketConfig,
     /// What the server puts up with from one IP address, and from whom at all.
     pub protection: ProtectionConfig,
 }
@@ -294,6 +298,7 @@ impl Default for ServerConfig {
             session: SessionConfig::default(),
             socket: SocketOptions::default(),
             tls: TlsServerConfig::default(),
+            websocket: WebSocketConfig::default(),
             protection: ProtectionConfig::default(),
         }
     }
@@ -320,6 +325,7 @@ impl ServerConfig {
             "must be larger than 0",
         )?;
         self.tls.validate("tls.")?;
+        self.websocket.validate("websocket.")?;
         self.protection.validate("protection.")?;
         check(
             self.socket.backlog > 0,
@@ -351,6 +357,8 @@ pub struct ClientConfig {
     pub socket: SocketOptions,
     /// TLS of the addresses that use it.
     pub tls: TlsClientConfig,
+    /// WebSocket of the addresses that use it.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for ClientConfig {
@@ -367,6 +375,7 @@ impl Default for ClientConfig {
             },
             socket: SocketOptions::default(),
             tls: TlsClientConfig::default(),
+            websocket: WebSocketConfig::default(),
         }
     }
 }
@@ -395,6 +404,7 @@ impl ClientConfig {
         let factor_ok = backoff.factor >= 1.0 && backoff.factor.is_finite();
         check(factor_ok, "", "reconnect.factor", "must be at least 1")?;
         self.tls.validate("tls.")?;
+        self.websocket.validate("websocket.")?;
         self.session.validate("session.")
     }
 }

@@ -63,7 +63,7 @@ impl<L: Link> Connection<L> {
             queue: OutQueue::default(),
             high: config.outbox.high,
             low: config.outbox.low,
-            clock: Clock::new(config, envelope.is_some()),
+            clock: Clock::new(config, envelope.is_some(), link.pings()),
             envelope,
             since: Instant::now(),
             statistics: SessionStatistics::default(),
@@ -162,6 +162,11 @@ impl<L: Link> Connection<L> {
                 Poll::Ready(false) => return Poll::Ready(Ok(None)),
                 Poll::Pending => match self.poll_clock(cx) {
                     Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Due::Ping) if self.envelope.is_none() => {
+                        if let Poll::Ready(Err(error)) = self.link.poll_ping(cx) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
                     Poll::Ready(Due::Ping) => {
                         self.control(Header::Ping { token: 0 }, Message::default())?;
                     }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::close::CloseReason;
 use crate::config::{OverflowPolicy, SessionConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lane;
-use crate::link::{Endpoint, LinkInfo};
+use crate::link::{Endpoint, Goodbye, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OneFrame, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
@@ -61,6 +61,10 @@ pub(crate) struct Shared {
     /// Whether the link has failed under a handler: its own task sends through the outbox, which is
     /// closed.
     pub(crate) broken: AtomicBool,
+    /// What the peer has said when it closed.
+    pub(crate) goodbye: OnceLock<Goodbye>,
+    /// The code that it is to be closed with; 0 is that of the reason.
+    close_code: AtomicU16,
     /// Whether the [ticker](crate::ticker) has found it quiet.
     quiet: AtomicBool,
     /// Whether a peer that says nothing has to be asked.
@@ -143,6 +147,8 @@ impl Session {
             quiet: AtomicBool::new(false),
             asks,
             broken: AtomicBool::new(false),
+            goodbye: OnceLock::new(),
+            close_code: AtomicU16::new(0),
         }))
     }
 
@@ -463,6 +469,26 @@ impl Session {
     /// sends do not wait for room any more; a peer that does not read has as long.
     pub fn close(&self, reason: impl Into<String>) {
         self.command(Command::Close(CloseReason::Requested(reason.into())));
+    }
+
+    /// As [`close`](Self::close), with a code for transports that have codes: of WebSocket, 1000 to
+    /// 1014 as RFC 6455 section 7.4 and its registry have them, 3000 to 3999 for libraries, and 4000 to
+    /// 4999 for applications. Another one becomes 1000. The reason is cut after 123 bytes there.
+    pub fn close_with(&self, code: u16, reason: impl Into<String>) {
+        self.0.close_code.store(code, Relaxed);
+        self.close(reason);
+    }
+
+    /// What [`close_with`](Self::close_with) was called with.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        Some(self.0.close_code.load(Relaxed)).filter(|code| *code > 0)
+    }
+
+    /// What the peer has said when it closed, where the transport has words for it (WebSocket): there
+    /// once the session ends, as in `on_disconnect`.
+    #[must_use]
+    pub fn goodbye(&self) -> Option<&Goodbye> {
+        self.0.goodbye.get()
     }
 
     /// Closes the connection at once: what is queued is lost, and a handler at work is abandoned at

@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 use network_system_core::config::LinkConfig;
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
-    Address, Bound, Encoding, InQueue, Introduced, Link, LinkInfo, Listener, Memory, MemoryBound,
-    MemoryListener, OutQueue, Piped, ReadyPipeline, Result, Sent, Sink, Source, StreamLink,
-    Transports,
+    Address, Bound, CloseReason, Encoding, Goodbye, InQueue, Introduced, Link, LinkInfo, Listener,
+    Memory, MemoryBound, MemoryListener, OutQueue, Piped, ReadyPipeline, Result, Sent, Sink,
+    Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
 
@@ -15,10 +15,11 @@ use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 #[cfg(unix)]
 use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
+use crate::websocket::{self, Accepting, AnyWebSocket, Waiting};
 
-/// Every transport that this build has: `tcp://`, `tls://`, `memory://`, and `unix://` where the
-/// system has Unix sockets; each with `?tls=true` is one with TLS,
-/// and each can have a pipeline.
+/// Every transport that this build has: `tcp://`, `tls://`, `ws://`, `wss://`, `memory://`, and `unix://`
+/// where the system has Unix sockets; each with `?tls=true` is one with TLS, with `?websocket=true` one
+/// with WebSocket, and each can have a pipeline.
 ///
 /// Clones share what TLS has read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
@@ -28,17 +29,17 @@ pub struct Schemes {
 
 impl Schemes {
     /// The schemes of this build.
-    pub const KNOWN: &'static [&'static str] = match (cfg!(unix), Tls::IS_THERE) {
-        (true, true) => &["tcp", "tls", "unix", "memory"],
-        (true, false) => &["tcp", "unix", "memory"],
-        (false, true) => &["tcp", "tls", "memory"],
-        (false, false) => &["tcp", "memory"],
-    };
-}
-
-/// Whether links of this address have TLS.
-fn secure(address: &Address, config: &LinkConfig) -> bool {
-    config.tls || address.scheme() == "tls"
+    pub const KNOWN: &'static [&'static str] =
+        match (cfg!(unix), Tls::IS_THERE, websocket::IS_THERE) {
+            (true, true, true) => &["tcp", "tls", "ws", "wss", "unix", "memory"],
+            (true, true, false) => &["tcp", "tls", "unix", "memory"],
+            (true, false, true) => &["tcp", "ws", "unix", "memory"],
+            (true, false, false) => &["tcp", "unix", "memory"],
+            (false, true, true) => &["tcp", "tls", "ws", "wss", "memory"],
+            (false, true, false) => &["tcp", "tls", "memory"],
+            (false, false, true) => &["tcp", "ws", "memory"],
+            (false, false, false) => &["tcp", "memory"],
+        };
 }
 
 /// A link of any of these transports. An enum and not a trait object, so that the calls on the
@@ -54,6 +55,10 @@ pub enum AnyLink {
     Memory(StreamLink<DuplexStream>),
     /// With TLS, over any of the others.
     Tls(TlsLink),
+    /// WebSocket, over any of the others.
+    WebSocket(Box<AnyWebSocket>),
+    /// What will be WebSocket after its handshake.
+    Waiting(Box<Waiting>),
     /// Through a pipeline, over any of the others.
     Piped(Box<Piped<AnyLink>>),
 }
@@ -74,6 +79,8 @@ pub enum AnyBound {
     TlsUnix(TlsBound<UnixBound>),
     /// A name inside this process with TLS.
     TlsMemory(TlsBound<MemoryBound>),
+    /// Any of them, with WebSocket.
+    WebSocket(Box<AnyBound>, Accepting),
     /// Any of them, with a pipeline.
     Piped(Box<AnyBound>, ReadyPipeline),
 }
@@ -94,6 +101,8 @@ pub enum AnyListener {
     TlsUnix(TlsListener<UnixAcceptor>),
     /// On a name inside this process, with TLS.
     TlsMemory(TlsListener<MemoryListener>),
+    /// On any of them, with WebSocket.
+    WebSocket(Box<AnyListener>, Accepting),
     /// On any of them, with a pipeline.
     Piped(Box<AnyListener>, ReadyPipeline),
 }
@@ -107,6 +116,8 @@ macro_rules! each {
             Self::Unix($one) => $do,
             Self::Memory($one) => $do,
             Self::Tls($one) => $do,
+            Self::WebSocket($one) => $do,
+            Self::Waiting($one) => $do,
             Self::Piped($one) => $do,
         }
     };
@@ -125,6 +136,14 @@ impl AnyLink {
 
     /// As [`open`](Link::open), of one without a pipeline.
     async fn open_below(self) -> Result<Self> {
+        match self {
+            Self::Waiting(link) => Ok(Self::WebSocket(Box::new(link.shake_hands().await?))),
+            stream => stream.open_stream().await,
+        }
+    }
+
+    /// As [`open`](Link::open), of one that is a stream of its own.
+    pub(crate) async fn open_stream(self) -> Result<Self> {
         Ok(match self {
             Self::Tls(link) => Self::Tls(link.open().await?),
             open => open,
@@ -136,13 +155,21 @@ impl AnyLink {
     /// As [`learn_client`](Link::learn_client), of one without a pipeline.
     async fn learn_client_below(&mut self) -> Result<Introduced> {
         match self {
+            Self::Waiting(link) => link.learn_client().await,
+            stream => stream.learn_client_of_stream().await,
+        }
+    }
+
+    /// As [`learn_client`](Link::learn_client), of one that is a stream of its own.
+    pub(crate) async fn learn_client_of_stream(&mut self) -> Result<Introduced> {
+        match self {
             Self::Tcp(link) => link.learn_client().await,
             #[cfg(unix)]
             Self::Unix(link) => link.learn_client().await,
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
-            // there is no pipeline in a pipeline
-            Self::Piped(_) => Ok(Introduced::Nobody),
+            // no stream, or open, when it is known
+            Self::Waiting(_) | Self::WebSocket(_) | Self::Piped(_) => Ok(Introduced::Nobody),
         }
     }
 }
@@ -159,7 +186,7 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_) | Self::Tls(_) | Self::Piped(_) => false,
+            _ => false,
         }
     }
 }
@@ -189,6 +216,22 @@ impl Link for AnyLink {
 
     fn is_open(&self) -> bool {
         each!(self, link => link.is_open())
+    }
+
+    fn pings(&self) -> bool {
+        matches!(self, Self::WebSocket(_))
+    }
+
+    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        each!(self, link => link.poll_ping(cx))
+    }
+
+    fn farewell(&mut self, reason: &CloseReason, code: Option<u16>) {
+        each!(self, link => link.farewell(reason, code));
+    }
+
+    fn goodbye(&self) -> Option<&Goodbye> {
+        each!(self, link => link.goodbye())
     }
 
     async fn learn_client(&mut self) -> Result<Introduced> {
@@ -225,7 +268,7 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => bound.local(),
             Self::TlsMemory(bound) => bound.local(),
-            Self::Piped(bound, _) => bound.local(),
+            Self::WebSocket(bound, _) | Self::Piped(bound, _) => bound.local(),
         }
     }
 
@@ -239,6 +282,9 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
             Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
+            Self::WebSocket(bound, accepting) => {
+                AnyListener::WebSocket(Box::new(bound.start()?), accepting)
+            }
             Self::Piped(bound, pipeline) => AnyListener::Piped(Box::new(bound.start()?), pipeline),
         })
     }
@@ -271,6 +317,10 @@ impl AnyListener {
             #[cfg(unix)]
             Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
             Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
+            Self::WebSocket(listener, accepting) => {
+                let below = Box::pin(listener.accept_below()).await?;
+                AnyLink::Waiting(Box::new(accepting.over(below)))
+            }
             // there is no pipeline in a pipeline
             Self::Piped(..) => std::future::pending().await,
         })
@@ -287,7 +337,7 @@ impl Schemes {
     ) -> Result<Vec<AnyBound>> {
         let accepting = || self.tls.accept(address, config);
         Ok(match address.scheme() {
-            "tcp" | "tls" => {
+            "tcp" | "tls" | "ws" | "wss" => {
                 let accepting = accepting()?;
                 let bound = tcp::bind(address, config, workers).await?;
                 accepting.over(bound).map(AnyBound::Tls).collect()
@@ -311,7 +361,7 @@ impl Schemes {
     async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let connecting = self.tls.connect(address, config)?;
         let plain = match address.scheme() {
-            "tcp" | "tls" => tcp::connect(address, config).await?.into(),
+            "tcp" | "tls" | "ws" | "wss" => tcp::connect(address, config).await?.into(),
             #[cfg(unix)]
             "unix" => unix::connect(address, config).await?.into(),
             "memory" => Memory.connect(address, config).await?.into(),
@@ -371,11 +421,27 @@ impl Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
-        if secure(address, config) {
+        if !config.is_websocket(address) {
+            return self.bind_stream(address, config, workers).await;
+        }
+        let accepting = websocket::accepting(address, config)?;
+        let bound = self.bind_stream(address, config, workers).await?;
+        let over = |bound| AnyBound::WebSocket(Box::new(bound), accepting.clone());
+        Ok(bound.into_iter().map(over).collect())
+    }
+
+    /// Takes an address, whatever is above its stream.
+    async fn bind_stream(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> Result<Vec<AnyBound>> {
+        if config.is_secure(address) {
             return self.bind_tls(address, config, workers).await;
         }
         Ok(match address.scheme() {
-            "tcp" => {
+            "tcp" | "ws" => {
                 let bound = tcp::bind(address, config, workers).await?;
                 bound.into_iter().map(AnyBound::Tcp).collect()
             }
@@ -394,12 +460,34 @@ impl Schemes {
 
     /// Connects to an address, whatever pipeline is above it.
     async fn connect_below(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
-        if secure(address, config) {
+        if config.is_websocket(address) {
+            // in a box, for the same reason
+            return Box::pin(self.connect_websocket(address, config)).await;
+        }
+        self.connect_stream(address, config).await
+    }
+
+    /// Connects to an address whose links are WebSocket.
+    async fn connect_websocket(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        websocket::check(address, config)?;
+        let at = match (address.port(), address.scheme()) {
+            (None, "ws") => address.with_port(80),
+            (None, "wss") => address.with_port(443),
+            _ => address.clone(),
+        };
+        let below = self.connect_stream(&at, config).await?;
+        let link = websocket::connect(below, address, config).await?;
+        Ok(AnyLink::WebSocket(Box::new(link)))
+    }
+
+    /// Connects to an address, whatever is above its stream.
+    async fn connect_stream(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        if config.is_secure(address) {
             // in a box, so that a connect without TLS is not as large as one with it
             return Box::pin(self.connect_tls(address, config)).await;
         }
         Ok(match address.scheme() {
-            "tcp" => AnyLink::Tcp(tcp::connect(address, config).await?),
+            "tcp" | "ws" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
             "unix" => AnyLink::Unix(unix::connect(address, config).await?),
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),

@@ -10,7 +10,8 @@ use super::Server;
 use super::signals::Signals;
 use crate::close::CloseReason;
 use crate::config::{
-    Heartbeat, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig, WorkerConfig,
+    Heartbeat, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig,
+    WebSocketConfig, WorkerConfig,
 };
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -167,6 +168,13 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// `?tls=true`. Default: no certificate, and no such address.
     pub fn tls(mut self, tls: TlsServerConfig) -> Self {
         self.config.tls = tls;
+        self
+    }
+
+    /// All about WebSocket, for addresses such as `ws://0.0.0.0:8080`. Default: pages of the same host
+    /// and programs may connect, without compression.
+    pub fn websocket(mut self, websocket: WebSocketConfig) -> Self {
+        self.config.websocket = websocket;
         self
     }
 

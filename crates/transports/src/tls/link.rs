@@ -29,6 +29,10 @@ use super::stream::TlsStream;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// The stream of a link with TLS.
+#[cfg(feature = "websocket")]
+pub(crate) type Secured = TlsStream<Raw>;
+
 /// A message link with TLS.
 #[derive(Debug)]
 pub struct TlsLink(Box<StreamLink<TlsStream<Raw>>>);
@@ -37,6 +41,13 @@ impl TlsLink {
     fn new(plain: Plain, tls: Connection) -> Self {
         let stream = TlsStream::new(plain.io, tls);
         Self(Box::new(StreamLink::new(stream, plain.framing, plain.info)))
+    }
+
+    /// The stream, and what is known about it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn into_parts(self) -> (Secured, LinkInfo) {
+        let (stream, _, info) = self.0.into_parts();
+        (stream, info)
     }
 
     /// A link that was accepted, before its handshake.
