@@ -326,6 +326,12 @@ impl ServerConfig {
         )?;
         self.tls.validate("tls.")?;
         self.websocket.validate("websocket.")?;
+        check(
+            self.websocket.headers.is_empty(),
+            "websocket.",
+            "headers",
+            "are for clients",
+        )?;
         self.protection.validate("protection.")?;
         check(
             self.socket.backlog > 0,

@@ -166,7 +166,10 @@ impl LinkConfig {
 
     /// As [`for_address`](Self::for_address), for an address to connect to: what only a listener can
     /// do is an error and not ignored.
-    pub(crate) fn for_connect(&self, address: &crate::Address) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_connect(&self, address: &crate::Address) -> Result<Self> {
         let websocket = self.is_websocket(address) || address.query("websocket") == Some("true");
         let (known, of_listeners) = KEYS.split_at(OF_CLIENTS);
         if websocket {

@@ -27,6 +27,7 @@ pub struct WebSocketConfig {
     pub origins: Vec<String>,
     /// What a client sends along with its request, such as `Authorization` or `Origin`. Default:
     /// nothing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// Largest head of a request or an answer in bytes, from 8192 on. Default: 16 KiB.
     pub max_header_bytes: usize,

@@ -13,11 +13,11 @@ const INVALID: u16 = 1007;
 const POLICY: u16 = 1008;
 const TOO_LARGE: u16 = 1009;
 const INTERNAL: u16 = 1011;
-const TRY_LATER: u16 = 1013;
 /// What says that a peer has given no code; never sent.
 pub(super) const NONE: u16 = 1005;
 
-/// What a session that ends for this reason tells its peer. What only concerns us, such as the error
+/// What a session that ends for this reason tells its peer, where it tells it anything: one that does not
+/// read, or whose handler has panicked, is only cut off. What only concerns us, such as the error
 /// of a handler, is not told in words.
 pub(super) fn words(reason: &CloseReason, code: Option<u16>) -> Words {
     let (known, text) = match reason {
@@ -27,9 +27,8 @@ pub(super) fn words(reason: &CloseReason, code: Option<u16>) -> Words {
             (GOING_AWAY, reason.to_string())
         }
         CloseReason::Rate => (POLICY, reason.to_string()),
-        CloseReason::Overflow | CloseReason::SlowReader => (TRY_LATER, reason.to_string()),
         CloseReason::Protocol(error) => (of_error(error), String::new()),
-        CloseReason::Handler(_) | CloseReason::Panicked => (INTERNAL, String::new()),
+        CloseReason::Handler(_) => (INTERNAL, String::new()),
         _ => (NORMAL, String::new()),
     };
     let code = code.unwrap_or(known);
@@ -100,8 +99,6 @@ mod tests {
                 1009,
             ),
             (CloseReason::Handler(error(ErrorKind::Internal)), 1011),
-            (CloseReason::Panicked, 1011),
-            (CloseReason::Overflow, 1013),
         ] {
             assert_eq!(words(&reason, None).code, code, "{reason}");
         }

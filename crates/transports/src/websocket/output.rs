@@ -102,7 +102,9 @@ impl Output {
             _ => OpCode::Binary,
         };
         let mask = self.mask();
+        // an empty message flushes nothing out of zlib, which the peer could not read
         if let Some(deflate) = &mut self.deflate
+            && !bytes.is_empty()
             && bytes.len() >= deflate.config.compression_threshold
             && let Some(small) = deflate.encoder(self.role).compress(bytes)?
         {
