@@ -23,11 +23,8 @@ async fn dial(url: &str, deflate: bool) -> Result<Connection, Error> {
 /// Sends everything back until the server closes, or breaks a rule, as it will.
 async fn echo(url: &str, deflate: bool) -> Result<(), Error> {
     let mut connection = dial(url, deflate).await?;
-    loop {
-        match connection.receive().await {
-            Ok(Some(message)) => connection.send(message).await?,
-            Ok(None) | Err(_) => break,
-        }
+    while let Ok(Some(message)) = connection.receive().await {
+        connection.send(message).await?;
     }
     connection.close().await
 }

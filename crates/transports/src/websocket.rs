@@ -31,7 +31,7 @@ use network_system_core::{Address, Error, ErrorKind, Result};
 
 pub use carrier::Carrier;
 pub use link::WebSocketLink;
-pub use server::{Refused, is_upgrade, upgrade};
+pub use server::{Refused, Upgrading, is_upgrade, upgrade};
 pub use waiting::{Accepting, Waiting};
 
 use crate::schemes::AnyLink;
@@ -54,7 +54,7 @@ pub(crate) async fn connect(
     address: &Address,
     config: &LinkConfig,
 ) -> Result<AnyWebSocket> {
-    let (io, mut info) = Carrier::of(below).map_err(|_| no_stream(address))?;
+    let (io, mut info) = Carrier::of(below).ok_or_else(|| no_stream(address))?;
     info.scheme = scheme(info.scheme, info.tls.is_some());
     client::connect(io, info, address, config).await
 }

@@ -32,9 +32,8 @@ enum Kind {
 }
 
 impl Carrier {
-    /// The stream of a link that is open, and what is known about it; gives back what has no stream of
-    /// its own.
-    pub(crate) fn of(link: AnyLink) -> Result<(Self, LinkInfo), AnyLink> {
+    /// The stream of a link that is open, and what is known about it; `None` where there is no stream.
+    pub(crate) fn of(link: AnyLink) -> Option<(Self, LinkInfo)> {
         let (kind, info) = match link {
             AnyLink::Tcp(link) => {
                 let (io, _, info) = link.into_parts();
@@ -53,9 +52,9 @@ impl Carrier {
                 let (io, info) = link.into_parts();
                 (Kind::Tls(Box::new(io)), info)
             }
-            other => return Err(other),
+            _ => return None,
         };
-        Ok((Self(kind), info))
+        Some((Self(kind), info))
     }
 }
 

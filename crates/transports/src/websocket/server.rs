@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{
@@ -44,6 +45,9 @@ impl std::error::Error for Refused {
         Some(&self.error)
     }
 }
+
+/// What becomes a link once the answer has been sent.
+pub type Upgrading = Pin<Box<dyn Future<Output = Result<WebSocketLink<Carrier>>> + Send>>;
 
 /// Whether a request asks for a WebSocket, well or not: what [`upgrade`] is for.
 #[must_use]
@@ -89,20 +93,14 @@ pub fn upgrade<B>(
     request: &mut Request<B>,
     config: &LinkConfig,
     info: LinkInfo,
-) -> Result<
-    (
-        Response<String>,
-        impl Future<Output = Result<WebSocketLink<Carrier>>> + Send + use<B>,
-    ),
-    Box<Refused>,
-> {
+) -> Result<(Response<String>, Upgrading), Box<Refused>> {
     let (response, agreed) = agree(request, config, info)?;
     let upgraded = hyper::upgrade::on(request);
-    let link = async move {
+    let link = Box::pin(async move {
         let peer = agreed.info.peer.clone();
         let upgraded = upgraded.await.map_err(|error| failed(error).peer(peer))?;
         Ok(agreed.link(TokioIo::new(upgraded).into(), &[]))
-    };
+    });
     Ok((response, link))
 }
 
@@ -218,8 +216,8 @@ fn subprotocol(config: &LinkConfig, headers: &HeaderMap) -> Result<Option<String
             false => Err("the subprotocol envelope.network-system is needed"),
         };
     }
-    let ours = config.websocket.subprotocols.iter();
-    Ok(ours.filter(|name| offered(name)).cloned().next())
+    let mut ours = config.websocket.subprotocols.iter();
+    Ok(ours.find(|name| offered(name)).cloned())
 }
 
 /// The only field of this name.

@@ -60,7 +60,7 @@ impl Waiting {
         let Accepting { config, path } = self.accepting;
         let below = self.below.open_stream().await?;
         let scheme = self.info.scheme;
-        let (io, mut info) = Carrier::of(below).map_err(|_| no_stream(&self.info.peer))?;
+        let (io, mut info) = Carrier::of(below).ok_or_else(|| no_stream(&self.info.peer))?;
         info.scheme = scheme;
         server::accept(io, info, &config, &path).await
     }
