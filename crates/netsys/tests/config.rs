@@ -105,6 +105,20 @@ min_version = "1.3"
 resumption = false
 reload_interval = "off"
 
+[server.websocket]
+subprotocols = ["chat"]
+origins = ["*"]
+max_header_bytes = 10000
+max_headers = 11
+
+[server.websocket.deflate]
+level = 1
+threshold = 100
+server_window_bits = 10
+client_window_bits = 11
+server_context_takeover = false
+client_context_takeover = false
+
 [server.protection]
 max_connections_per_ip = 9
 connections_per_second_per_ip = 8
