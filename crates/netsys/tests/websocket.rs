@@ -75,7 +75,7 @@ fn settings_are_checked() {
     for (listen, why) in [
         ("ws://127.0.0.1", "a port is missing"),
         ("ws://127.0.0.1:0?tsl=true", "unknown parameter"),
-        ("wss://127.0.0.1:0?tls=false", "always have TLS"),
+        ("wss://127.0.0.1:0?tls=false", "always has TLS"),
         ("ws://127.0.0.1:0?framing=lines", "framing of its own"),
     ] {
         let mut command = netsys();

@@ -191,7 +191,7 @@ impl std::str::FromStr for Always {
     fn from_str(text: &str) -> std::result::Result<Self, &'static str> {
         match text {
             "true" => Ok(Self),
-            _ => Err("tls:// and wss:// always have TLS; tcp:// and ws:// are without"),
+            _ => Err("this scheme always has TLS; tcp:// and ws:// are without"),
         }
     }
 }
