@@ -93,6 +93,9 @@ impl Clock {
         if let Some((first, at)) = &mut self.first {
             *at = Instant::now().checked_add(*first).unwrap_or(*at);
         }
+        if self.heartbeat.is_some() {
+            (self.heard, self.missed) = (Instant::now(), 0);
+        }
     }
 
     /// Nothing is read from the peer before `until`: it is neither idle nor dead meanwhile.

@@ -27,6 +27,7 @@ use crate::message::Message;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Slot;
 use crate::session::SessionStatistics;
+use crate::session::too_large;
 
 /// One connection, driven by the task that owns it.
 ///
@@ -284,6 +285,10 @@ impl<L: Link> Connection<L> {
     }
 
     fn push(&mut self, message: &Message) -> Result<()> {
+        let limit = self.link.info().max_message;
+        if matches!(self.encoding, Encoding::Messages) && message.len() > limit {
+            return Err(too_large(limit));
+        }
         let header = self.envelope.as_ref().map(|_| Header::Data);
         self.queue.push(&self.encoding, header, &message.by_ref())
     }

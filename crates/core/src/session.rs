@@ -18,7 +18,7 @@ use crate::attributes::Attributes;
 use crate::batch::MessageBatch;
 use crate::close::CloseReason;
 use crate::config::{OverflowPolicy, SessionConfig};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::lane;
 use crate::link::{Endpoint, Goodbye, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
@@ -112,6 +112,34 @@ pub struct SessionStatistics {
     pub queued_bytes: u64,
     /// Time since it connected.
     pub age: Duration,
+}
+
+impl Shared {
+    /// Queues a message. What limits it is the framing, or, where the transport keeps messages apart,
+    /// nothing but this.
+    #[inline]
+    fn push(
+        &self,
+        queue: &mut OutQueue,
+        header: Option<Header>,
+        message: &MessageRef<'_>,
+    ) -> Result<()> {
+        if let Encoding::Messages = self.encoding
+            && message.len() > self.info.max_message
+        {
+            return Err(too_large(self.info.max_message));
+        }
+        queue.push(&self.encoding, header, message)
+    }
+}
+
+/// The error of a message of our own that is larger than the transport may carry.
+#[cold]
+pub(crate) fn too_large(limit: usize) -> Error {
+    Error::new(ErrorKind::MessageTooLarge, "send a message")
+        .because(format_args!("it is larger than {limit} bytes"))
+        .advice("raise max_message on both sides, or send smaller messages")
+        .blame(Side::Ours)
 }
 
 impl Session {
@@ -265,7 +293,7 @@ impl Session {
         if !waits || queued > high && queued.saturating_add(message.len()) > most {
             return Err(shared.outbox.full());
         }
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+        let push = |queue: &mut OutQueue| shared.push(queue, header, message);
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
             queue.crossed = crossed;
@@ -355,7 +383,7 @@ impl Session {
         let push = |queue: &mut OutQueue| {
             messages
                 .iter()
-                .try_for_each(|m| queue.push(&shared.encoding, header, &m.by_ref()))
+                .try_for_each(|m| shared.push(&mut *queue, header, &m.by_ref()))
         };
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
@@ -682,8 +710,7 @@ impl Session {
         if !matches!(header, Header::Failure { .. }) {
             shared.traffic.controls.fetch_add(1, Relaxed);
         }
-        let push =
-            |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message.by_ref());
+        let push = |queue: &mut OutQueue| shared.push(queue, Some(header), &message.by_ref());
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
             push(queue)
@@ -703,9 +730,7 @@ impl Session {
         }
         let size = message.len() + HEADER;
         loop {
-            let push = |queue: &mut OutQueue| {
-                queue.push(&shared.encoding, Some(header), &message.by_ref())
-            };
+            let push = |queue: &mut OutQueue| shared.push(queue, Some(header), &message.by_ref());
             let own = lane::with(shared.id, |queue| {
                 self.overtake(queue);
                 if !shared.outbox.has_room(queue.bytes(), size) {
@@ -811,7 +836,7 @@ impl Session {
         let size = message.len() + HEADER;
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
-            let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+            let push = |queue: &mut OutQueue| shared.push(queue, header, message);
             if !shared.outbox.has_room(queue.bytes(), size) {
                 return self.push_dropping(queue, push);
             }
@@ -831,7 +856,7 @@ impl Session {
         size: usize,
     ) -> Result<bool> {
         let shared = &*self.0;
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+        let push = |queue: &mut OutQueue| shared.push(queue, header, message);
         let result = if shared.policy == OverflowPolicy::DropOldest {
             shared
                 .outbox

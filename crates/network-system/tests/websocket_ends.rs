@@ -229,3 +229,50 @@ async fn nothing_that_was_sent_before_the_end_is_lost() {
     assert_eq!(goodbye.unwrap().to_string(), "4000 done");
     drop(client);
 }
+
+/// While a handler works nothing is read, not even what answers a ping: that is no reason to take the
+/// peer for dead.
+#[tokio::test]
+async fn a_handler_may_take_longer_than_the_heartbeat() {
+    let server = Server::builder()
+        .listen("ws://127.0.0.1:0")
+        .heartbeat(Duration::from_millis(50), 2)
+        .on_message(|session, message| async move {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            session.send(message).await
+        })
+        .start()
+        .await
+        .unwrap();
+    let url = server.listening()[0].to_string();
+    let mut connection = within(network_system::connect(&url)).await.unwrap();
+    for _ in 0..2 {
+        within(connection.send("slowly")).await.unwrap();
+        let back = within(connection.receive()).await.unwrap().unwrap();
+        assert_eq!(back, "slowly");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_sent() {
+    let echo = server(|b| b).await;
+    let url = format!("{}?max_message=1000", echo.url());
+    let mut connection = within(network_system::connect(&url)).await.unwrap();
+    let error = within(connection.send(vec![0; 1001])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+    let client = within(Client::builder(&url).connect()).await.unwrap();
+    let session = client.session().unwrap();
+    for error in [
+        within(session.send(vec![0; 1001])).await.unwrap_err(),
+        session.try_send(vec![0; 20_000]).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+    }
+    // and all else goes on
+    within(session.send(vec![0; 1000])).await.unwrap();
+    within(connection.send("still here")).await.unwrap();
+    assert_eq!(
+        within(connection.receive()).await.unwrap().unwrap(),
+        "still here"
+    );
+}
