@@ -228,3 +228,134 @@ fn message(bytes: Bytes, kind: MessageKind) -> Message {
         kind => message.with_kind(kind),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::BufMut;
+    use sockudo_ws::deflate::DeflateEncoder;
+    use sockudo_ws::frame::encode_frame_with_rsv;
+    use sockudo_ws::{DeflateWindowBits, OpCode};
+
+    use super::*;
+
+    /// Numbers that look random, and are the same in each run.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (self.0 >> 33) as usize % n.max(1)
+        }
+    }
+
+    /// Frames as a peer of `role` could get them, some of them broken.
+    fn stream(numbers: &mut Numbers, role: Role) -> BytesMut {
+        let mut encoder = DeflateEncoder::new(DeflateWindowBits::Bits9, false, 1, 0);
+        let mut bytes = BytesMut::new();
+        let kinds = [
+            OpCode::Text,
+            OpCode::Binary,
+            OpCode::Continuation,
+            OpCode::Ping,
+            OpCode::Close,
+        ];
+        for _ in 0..numbers.below(20) {
+            let sizes = [0, 5, 126, 1000, 70_000];
+            let most = sizes[numbers.below(sizes.len())];
+            let size = numbers.below(most + 1);
+            let mut payload = vec![b'a'; size];
+            for _ in 0..numbers.below(4) {
+                let at = numbers.below(size);
+                payload
+                    .get_mut(at)
+                    .map(|byte| *byte = numbers.below(256) as u8);
+            }
+            let compressed = numbers.below(2) == 0 && size > 0;
+            if compressed {
+                payload = encoder.compress(&payload).unwrap().unwrap().to_vec();
+            }
+            let mask = (role == Role::Server).then_some([1, 2, 3, 4]);
+            let kind = kinds[numbers.below(kinds.len())];
+            let last = numbers.below(3) > 0;
+            encode_frame_with_rsv(&mut bytes, kind, &payload, last, mask, compressed);
+        }
+        for _ in 0..numbers.below(3) {
+            let at = numbers.below(bytes.len());
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << numbers.below(8);
+            }
+        }
+        if numbers.below(4) == 0 {
+            bytes.put_bytes(numbers.below(256) as u8, numbers.below(300));
+        }
+        bytes
+    }
+
+    /// Gives a few bytes at a time.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let n = self.1.min(self.0.len()).min(into.remaining());
+            let (now, later) = self.0.split_at(n);
+            into.put_slice(now);
+            self.0 = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// How a stream ends, and how many pings were in it, when it comes in pieces of a size.
+    fn end(
+        bytes: &[u8],
+        piece: usize,
+        role: Role,
+        deflate: Option<&DeflateConfig>,
+    ) -> (String, usize) {
+        let mut input = Input::new(role, 50_000, deflate, &[]);
+        let (mut io, mut pings) = (Pieces(bytes, piece), 0);
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            // what it has is taken before each read
+            let mut queue = InQueue::default();
+            let mut ping = |_: &[u8]| pings += 1;
+            let found = input.poll_fill(&mut cx, &mut io, &mut queue, &mut ping);
+            let Poll::Ready(Ok(found)) = found else {
+                panic!("it never waits or fails");
+            };
+            match found {
+                Some(Found::Open) => {}
+                Some(Found::Close(words)) => return (format!("{words:?}"), pings),
+                Some(Found::Wrong(wrong)) => return (format!("{wrong:?}"), pings),
+                None => return (String::new(), pings),
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_comes_in_whatever_pieces_ends_the_same_way() {
+        let mut numbers = Numbers(1);
+        let deflate = DeflateConfig::default();
+        for n in 0..600 {
+            let role = if n % 2 == 0 {
+                Role::Server
+            } else {
+                Role::Client
+            };
+            let deflate = (n % 3 > 0).then_some(&deflate);
+            let bytes = stream(&mut numbers, role);
+            let whole = end(&bytes, usize::MAX, role, deflate);
+            for piece in [1 + numbers.below(10), 1 + numbers.below(5000)] {
+                assert_eq!(end(&bytes, piece, role, deflate), whole, "stream {n}");
+            }
+        }
+    }
+}
