@@ -314,3 +314,19 @@ fn serve(mut request: Request<Incoming>, peer: Endpoint) -> Response<String> {
         }
     }
 }
+
+/// The proxy says first who the client is.
+#[tokio::test]
+async fn behind_a_proxy() {
+    let echo = echo_on(&["ws://127.0.0.1:0?proxies=127.0.0.1"], |b| b).await;
+    let mut stream = TcpStream::connect(echo.address()).await.unwrap();
+    let line = "PROXY TCP4 192.0.2.7 203.0.113.1 5000 80\r\n";
+    let bytes = [line.as_bytes(), request("/", "").as_bytes()].concat();
+    stream.write_all(&bytes).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+    let session = only_session(echo.server.sessions()).await;
+    assert_eq!(session.peer().to_string(), "192.0.2.7:5000");
+    assert_eq!(session.info().scheme, "ws");
+    stream.write_all(&masked(0x81, b"hello")).await.unwrap();
+    assert_eq!(read(&mut stream).await, Some((0x81, b"hello".to_vec())));
+}

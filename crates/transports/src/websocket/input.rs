@@ -271,9 +271,10 @@ mod tests {
             let mut payload = vec![b'a'; size];
             for _ in 0..numbers.below(4) {
                 let at = numbers.below(size);
-                payload
-                    .get_mut(at)
-                    .map(|byte| *byte = numbers.below(256) as u8);
+                let byte = numbers.below(256) as u8;
+                if let Some(place) = payload.get_mut(at) {
+                    *place = byte;
+                }
             }
             let compressed = numbers.below(2) == 0 && size > 0;
             if compressed {
