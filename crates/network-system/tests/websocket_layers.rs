@@ -156,6 +156,7 @@ async fn settings_that_do_not_go_together() {
         ("ws://127.0.0.1:0?framing=lines", "framing of its own"),
         ("ws://127.0.0.1:0?envelope=true", "subprotocol itself"),
         ("ws://127.0.0.1:0?room=7", "unknown parameter 'room'"),
+        ("tcp://127.0.0.1:0?deflate=true", "deflate is for WebSocket"),
     ] {
         let server = Server::builder()
             .listen(url)

@@ -125,6 +125,11 @@ impl LinkConfig {
         if let Some(websocket) = address.parse_query("websocket")? {
             config.over_websocket = websocket;
         }
+        if !config.is_websocket(address)
+            && let Some(no) = address.parse_query::<Never>("deflate")?
+        {
+            match no {}
+        }
         if let Some(deflate) = address.parse_query("deflate")? {
             let websocket = Arc::make_mut(&mut config.websocket);
             websocket.deflate = match deflate {
@@ -179,6 +184,17 @@ impl LinkConfig {
             address.check_query(known)?;
         }
         self.apply(address)
+    }
+}
+
+/// What `deflate` can be without WebSocket.
+enum Never {}
+
+impl std::str::FromStr for Never {
+    type Err = &'static str;
+
+    fn from_str(_: &str) -> std::result::Result<Self, &'static str> {
+        Err("deflate is for WebSocket; elsewhere there is compress=deflate")
     }
 }
 
