@@ -86,6 +86,7 @@ stop
 cat >"$work/server.json" <<TEXT
 {
   "url": "ws://127.0.0.1:$((port + 2))",
+  "webport": $((port + 3)),
   "outdir": "$reports/client",
   "cases": ["*"],
   "exclude-cases": [],
