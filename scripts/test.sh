@@ -13,7 +13,8 @@ usage: scripts/test.sh [--quick | --full | --prepare]
 
   (no option)  unit, integration, example and doc tests; then loom explores the interleavings
   --quick      without loom
-  --full       also: testssl.sh looks at a listener with TLS (Linux); minutes of fuzzing on stable, and
+  --full       also: testssl.sh looks at a listener with TLS (Linux); the Autobahn test suite of WebSocket,
+               for which Python 2.7 must be present; minutes of fuzzing on stable, and
                miri on the wire crate, for which a nightly toolchain with miri must be present; says
                so if it is not
   --prepare    only install what the tests need
@@ -54,6 +55,8 @@ missing_packages() {
     command -v curl >/dev/null || packages="$packages curl"
     command -v h2load >/dev/null || packages="$packages nghttp2-client"
     command -v wrk >/dev/null || packages="$packages wrk"
+    command -v node >/dev/null || packages="$packages nodejs"
+    command -v npm >/dev/null || packages="$packages npm"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
         has_haproxy || packages="$packages haproxy"
@@ -88,7 +91,7 @@ prepare() {
             return 1
         fi
     fi
-    python_packages
+    python_packages && node_packages
 }
 
 # What the Python peers import, in an environment of its own. Made again when the list has changed.
@@ -99,6 +102,16 @@ python_packages() {
     python3 -m venv --clear "$python" &&
         "$python/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$list" &&
         cp "$list" "$python/installed.txt"
+}
+
+# What the Node peers import, likewise.
+node_packages() {
+    local list=crates/network-system/tests/interop/package.json node="$target/node"
+    cmp -s "$list" "$node/installed.json" && return 0
+    echo "installing what $list names into $node"
+    rm -rf "$node" && mkdir -p "$node" && cp "$list" "$node/package.json" &&
+        npm install --prefix "$node" --silent --no-audit --no-fund --ignore-scripts &&
+        cp "$list" "$node/installed.json"
 }
 
 # --- the steps: one function each, run from the root of the repository ---------------------------
@@ -121,6 +134,11 @@ step_loom() {
 # testssl.sh finds nothing above LOW on a listener with the default settings.
 step_testssl() {
     bash conformance/testssl/run.sh
+}
+
+# Autobahn: every rule of WebSocket and of its compression, against our server and our client. Half an hour.
+step_autobahn() {
+    bash conformance/autobahn/run.sh
 }
 
 # Longer fuzzing on the stable toolchain: the same fuzz targets and property tests, more inputs.
@@ -188,20 +206,21 @@ testssl() {
 case "$mode" in
     quick)
         run 1 workspace step_workspace
-        not_run=", loom (left out by --quick), long fuzzing and miri (--full)"
+        not_run=", loom (left out by --quick), testssl.sh, Autobahn, long fuzzing and miri (--full)"
         ;;
     default)
         run 2 workspace step_workspace
         run 2 loom step_loom
-        not_run=", testssl.sh, long fuzzing and miri (--full)"
+        not_run=", testssl.sh, Autobahn, long fuzzing and miri (--full)"
         ;;
     full)
-        run $((4 + more)) workspace step_workspace
-        run $((4 + more)) loom step_loom
-        testssl $((4 + more))
-        run $((4 + more)) fuzz step_fuzz
+        run $((5 + more)) workspace step_workspace
+        run $((5 + more)) loom step_loom
+        testssl $((5 + more))
+        run $((5 + more)) autobahn step_autobahn
+        run $((5 + more)) fuzz step_fuzz
         if cargo +nightly miri --version >/dev/null 2>&1; then
-            run $((4 + more)) miri step_miri
+            run $((5 + more)) miri step_miri
         else
             not_run="$not_run, miri (not installed: rustup toolchain install nightly --component miri)"
         fi

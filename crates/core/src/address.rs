@@ -152,6 +152,34 @@ impl Address {
         }
     }
 
+    /// Checks that no query parameter is one of `unwanted`.
+    pub(crate) fn check_query_without(&self, unwanted: &[&str]) -> Result<(), AddressError> {
+        match self
+            .query
+            .iter()
+            .find(|p| unwanted.contains(&p.key.as_str()))
+        {
+            None => Ok(()),
+            Some(p) => Err(self.error(
+                p.key_span.clone(),
+                format!("'{}' is for addresses to listen on", p.key),
+            )),
+        }
+    }
+
+    /// The query without the parameters of these names, as it was given.
+    pub(crate) fn query_without(&self, known: &[&str]) -> String {
+        let others = self
+            .query
+            .iter()
+            .filter(|p| !known.contains(&p.key.as_str()));
+        let parts = others.map(|p| {
+            let (start, end) = (p.key_span.start, p.value_span.end.max(p.key_span.end));
+            self.text.get(start..end).unwrap_or_default()
+        });
+        parts.collect::<Vec<_>>().join("&")
+    }
+
     /// Parses the value of a query parameter, if it is there.
     ///
     /// # Errors

@@ -57,20 +57,21 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The deadlines of `config`; `pings` where the connection can carry them.
-    pub(crate) fn new(config: &SessionConfig, pings: bool) -> Self {
+    /// The deadlines of `config`, of a connection with an envelope or without; `pings` where the
+    /// transport has them itself.
+    pub(crate) fn new(config: &SessionConfig, envelope: bool, pings: bool) -> Self {
         let now = Instant::now();
         Self {
             timer: None,
             waits: 0,
             watched: false,
             idle: config.idle_timeout,
-            heartbeat: config.heartbeat.interval.filter(|_| pings),
+            heartbeat: config.heartbeat.interval.filter(|_| envelope || pings),
             missed_most: config.heartbeat.missed,
             missed: 0,
             first: config
                 .limits
-                .first(pings)
+                .first(envelope)
                 .and_then(|first| Some((first, now.checked_add(first)?))),
             slow_at: None,
             old_at: None,
@@ -91,6 +92,9 @@ impl Clock {
     pub(crate) fn deaf(&mut self) {
         if let Some((first, at)) = &mut self.first {
             *at = Instant::now().checked_add(*first).unwrap_or(*at);
+        }
+        if self.heartbeat.is_some() {
+            (self.heard, self.missed) = (Instant::now(), 0);
         }
     }
 

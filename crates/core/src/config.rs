@@ -8,6 +8,7 @@ mod pipeline;
 mod protection;
 mod text;
 mod tls;
+mod websocket;
 mod worker;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use pipeline::{
 };
 pub use protection::{ProtectionConfig, RateExceeded, SessionLimits};
 pub use tls::{CertificateFiles, ClientAuth, TlsClientConfig, TlsServerConfig, TlsVersion};
+pub use websocket::{Deflate, ENVELOPE_SUBPROTOCOL, WebSocketConfig};
 pub use worker::WorkerConfig;
 
 const MIB: usize = 1024 * 1024;
@@ -279,6 +281,8 @@ pub struct ServerConfig {
     pub socket: SocketOptions,
     /// TLS of the listeners that use it.
     pub tls: TlsServerConfig,
+    /// WebSocket of the listeners that use it.
+    pub websocket: WebSocketConfig,
     /// What the server puts up with from one IP address, and from whom at all.
     pub protection: ProtectionConfig,
     /// HTTP of the listeners that have it.
@@ -298,6 +302,7 @@ impl Default for ServerConfig {
             session: SessionConfig::default(),
             socket: SocketOptions::default(),
             tls: TlsServerConfig::default(),
+            websocket: WebSocketConfig::default(),
             protection: ProtectionConfig::default(),
             http: HttpConfig::default(),
         }
@@ -325,6 +330,13 @@ impl ServerConfig {
             "must be larger than 0",
         )?;
         self.tls.validate("tls.")?;
+        self.websocket.validate("websocket.")?;
+        check(
+            self.websocket.headers.is_empty(),
+            "websocket.",
+            "headers",
+            "are for clients",
+        )?;
         self.protection.validate("protection.")?;
         self.http.validate("http.")?;
         check(
@@ -357,6 +369,8 @@ pub struct ClientConfig {
     pub socket: SocketOptions,
     /// TLS of the addresses that use it.
     pub tls: TlsClientConfig,
+    /// WebSocket of the addresses that use it.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for ClientConfig {
@@ -373,6 +387,7 @@ impl Default for ClientConfig {
             },
             socket: SocketOptions::default(),
             tls: TlsClientConfig::default(),
+            websocket: WebSocketConfig::default(),
         }
     }
 }
@@ -401,6 +416,7 @@ impl ClientConfig {
         let factor_ok = backoff.factor >= 1.0 && backoff.factor.is_finite();
         check(factor_ok, "", "reconnect.factor", "must be at least 1")?;
         self.tls.validate("tls.")?;
+        self.websocket.validate("websocket.")?;
         self.session.validate("session.")
     }
 }

@@ -28,6 +28,7 @@ use crate::message::Message;
 use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Slot;
 use crate::session::SessionStatistics;
+use crate::session::too_large;
 
 /// One connection, driven by the task that owns it.
 ///
@@ -64,7 +65,7 @@ impl<L: Link> Connection<L> {
             queue: OutQueue::default(),
             high: config.outbox.high,
             low: config.outbox.low,
-            clock: Clock::new(config, envelope.is_some()),
+            clock: Clock::new(config, envelope.is_some(), link.pings()),
             envelope,
             since: Instant::now(),
             statistics: SessionStatistics::default(),
@@ -167,6 +168,11 @@ impl<L: Link> Connection<L> {
                 Poll::Ready(false) => return Poll::Ready(Ok(None)),
                 Poll::Pending => match self.poll_clock(cx) {
                     Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Due::Ping) if self.envelope.is_none() => {
+                        if let Poll::Ready(Err(error)) = self.link.poll_ping(cx) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
                     Poll::Ready(Due::Ping) => {
                         self.control(Header::Ping { token: 0 }, Message::default())?;
                     }
@@ -284,6 +290,10 @@ impl<L: Link> Connection<L> {
     }
 
     fn push(&mut self, message: &Message) -> Result<()> {
+        let limit = self.link.info().max_message;
+        if matches!(self.encoding, Encoding::Messages) && message.len() > limit {
+            return Err(too_large(limit));
+        }
         let header = self.envelope.as_ref().map(|_| Header::Data);
         self.queue.push(&self.encoding, header, &message.by_ref())
     }

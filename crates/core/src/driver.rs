@@ -117,7 +117,7 @@ impl<L: Link, H: Handler> Driver<L, H> {
         config: &SessionConfig,
     ) -> Self {
         let envelope = link.info().envelope.then(Reader::default);
-        let mut clock = Clock::new(config, envelope.is_some());
+        let mut clock = Clock::new(config, envelope.is_some(), link.pings());
         clock.set_old(session.expires());
         Self {
             clock,

@@ -17,6 +17,9 @@ use crate::out_queue::Encoding;
 /// Bytes that one read of a large message asks for at least.
 const MIN_READ: usize = 4 * 1024;
 
+/// Places for whole messages that a queue keeps while nothing comes.
+const MOST_KEPT: usize = 64;
+
 /// Incoming messages, in order, as [`Source::poll_fill`](crate::Source::poll_fill) brings them.
 #[derive(Debug, Default)]
 pub struct InQueue {
@@ -253,6 +256,19 @@ impl InQueue {
     pub fn push(&mut self, message: Message, bytes: u64) {
         self.received += bytes;
         self.whole.push_back(message);
+    }
+
+    /// For transports that keep messages apart: counts bytes that belong to no message of their own.
+    pub fn add_received(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// For transports that keep messages apart: there is nothing to read, and a connection that waits
+    /// needs no memory for what has come before.
+    pub fn relax(&mut self) {
+        if self.whole.is_empty() && self.whole.capacity() > MOST_KEPT {
+            self.whole = VecDeque::new();
+        }
     }
 
     /// For byte streams: reads once. Ready with `false` when the stream has ended and nothing is

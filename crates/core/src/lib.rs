@@ -54,8 +54,8 @@ pub use handler::{Events, Handler, Ignore, OnMessage, Outcome};
 pub use in_queue::InQueue;
 pub use inbox::Inbox;
 pub use link::{
-    Bound, Endpoint, Link, LinkInfo, Listener, ListeningSocket, NoiseInfo, PeerCertificate,
-    PipelineInfo, ProxyInfo, Sent, Sink, Sockets, Source, TlsInfo, Transports,
+    Bound, Endpoint, Goodbye, HttpInfo, Link, LinkInfo, Listener, ListeningSocket, NoiseInfo,
+    PeerCertificate, PipelineInfo, ProxyInfo, Sent, Sink, Sockets, Source, TlsInfo, Transports,
 };
 pub use memory::{Memory, MemoryBound, MemoryListener};
 pub use message::{IntoMessage, Message, MessageKind, MessageRef};

@@ -2,6 +2,7 @@
 //! [`Transports`].
 
 mod agreed;
+mod http;
 mod identity;
 mod sockets;
 
@@ -20,6 +21,7 @@ use crate::out_queue::{Encoding, OutQueue};
 use crate::protection::Introduced;
 use crate::server::Host;
 pub use agreed::{NoiseInfo, PipelineInfo};
+pub use http::{Goodbye, HttpInfo};
 pub use identity::{PeerCertificate, TlsInfo};
 pub use sockets::{ListeningSocket, Sockets};
 
@@ -93,6 +95,34 @@ pub trait Link: Source + Sink + Send + Unpin + 'static {
         async { Err(unknown) }
     }
 
+    /// Whether the transport can ask the peer itself whether it is there, by
+    /// [`poll_ping`](Self::poll_ping); otherwise only the envelope can.
+    fn pings(&self) -> bool {
+        false
+    }
+
+    /// Asks the peer whether it is there. What it answers shows as a
+    /// [`poll_fill`](Source::poll_fill) that brings nothing. Never waits: what cannot be written now
+    /// is written with what follows.
+    ///
+    /// # Errors
+    /// The transport failed.
+    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let _ = cx;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says why the link will be [closed](Sink::poll_close), for transports that tell the peer;
+    /// `code` is what the session asked for.
+    fn farewell(&mut self, reason: &CloseReason, code: Option<u16>) {
+        let _ = (reason, code);
+    }
+
+    /// What the peer has said when it closed, where the transport has words for it.
+    fn goodbye(&self) -> Option<&Goodbye> {
+        None
+    }
+
     /// Does the handshake of a link that has been accepted. The caller sets the deadline.
     ///
     /// # Errors
@@ -145,6 +175,8 @@ pub struct LinkInfo {
     pub tls: Option<Arc<TlsInfo>>,
     /// What was agreed on and who the peer is, where messages go through a pipeline.
     pub pipeline: Option<Arc<PipelineInfo>>,
+    /// The request that it began with, on transports over HTTP.
+    pub http: Option<Arc<HttpInfo>>,
     /// Through which proxy the peer has come, where that has said so in the PROXY protocol.
     pub proxy: Option<Arc<ProxyInfo>>,
 }
@@ -173,6 +205,7 @@ impl LinkInfo {
             envelope: config.session.envelope,
             tls: None,
             proxy: None,
+            http: None,
             pipeline: None,
         }
     }

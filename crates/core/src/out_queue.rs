@@ -619,6 +619,15 @@ impl OutQueue {
         done
     }
 
+    /// The first message, for transports that keep messages apart.
+    #[must_use]
+    pub fn front_message(&self) -> Option<&Message> {
+        match self.chunks.front()? {
+            Chunk::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
     /// Takes the first message, for transports that keep messages apart.
     pub fn pop_message(&mut self) -> Option<Message> {
         if self.kept.is_some() {
@@ -628,6 +637,7 @@ impl OutQueue {
             Chunk::Message(message) => {
                 self.bytes -= message.len() + SLOT;
                 self.messages -= 1;
+                self.partial = 0;
                 match self.sizes.as_mut().and_then(VecDeque::pop_front) {
                     Some(first) => {
                         self.answers -= if first.what.is_answer() {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::attributes::Attributes;
 use crate::batch::MessageBatch;
 use crate::close::CloseReason;
 use crate::config::{OverflowPolicy, SessionConfig};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::lane;
-use crate::link::{Endpoint, LinkInfo};
+use crate::link::{Endpoint, Goodbye, LinkInfo};
 use crate::message::{IntoMessage, Message, MessageRef};
 use crate::out_queue::{Encoding, OneFrame, OutQueue};
 use crate::outbox::{Command, Outbox, Refused};
@@ -62,6 +62,10 @@ pub(crate) struct Shared {
     /// Whether the link has failed under a handler: its own task sends through the outbox, which is
     /// closed.
     pub(crate) broken: AtomicBool,
+    /// What the peer has said when it closed.
+    pub(crate) goodbye: OnceLock<Goodbye>,
+    /// The code that it is to be closed with; 0 is that of the reason.
+    close_code: AtomicU16,
     /// Whether the [ticker](crate::ticker) has found it quiet.
     quiet: AtomicBool,
     /// Whether a peer that says nothing has to be asked.
@@ -111,6 +115,34 @@ pub struct SessionStatistics {
     pub age: Duration,
 }
 
+impl Shared {
+    /// Queues a message. What limits it is the framing, or, where the transport keeps messages apart,
+    /// nothing but this.
+    #[inline]
+    fn push(
+        &self,
+        queue: &mut OutQueue,
+        header: Option<Header>,
+        message: &MessageRef<'_>,
+    ) -> Result<()> {
+        if let Encoding::Messages = self.encoding
+            && message.len() > self.info.max_message
+        {
+            return Err(too_large(self.info.max_message));
+        }
+        queue.push(&self.encoding, header, message)
+    }
+}
+
+/// The error of a message of our own that is larger than the transport may carry.
+#[cold]
+pub(crate) fn too_large(limit: usize) -> Error {
+    Error::new(ErrorKind::MessageTooLarge, "send a message")
+        .because(format_args!("it is larger than {limit} bytes"))
+        .advice("raise max_message on both sides, or send smaller messages")
+        .blame(Side::Ours)
+}
+
 impl Session {
     pub(crate) fn new(
         info: LinkInfo,
@@ -144,6 +176,8 @@ impl Session {
             quiet: AtomicBool::new(false),
             asks,
             broken: AtomicBool::new(false),
+            goodbye: OnceLock::new(),
+            close_code: AtomicU16::new(0),
         }))
     }
 
@@ -265,7 +299,7 @@ impl Session {
         if !waits || queued > high && queued.saturating_add(message.len()) > most {
             return Err(shared.outbox.full());
         }
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+        let push = |queue: &mut OutQueue| shared.push(queue, header, message);
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
             queue.crossed = crossed;
@@ -355,7 +389,7 @@ impl Session {
         let push = |queue: &mut OutQueue| {
             messages
                 .iter()
-                .try_for_each(|m| queue.push(&shared.encoding, header, &m.by_ref()))
+                .try_for_each(|m| shared.push(&mut *queue, header, &m.by_ref()))
         };
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
@@ -469,6 +503,26 @@ impl Session {
     /// sends do not wait for room any more; a peer that does not read has as long.
     pub fn close(&self, reason: impl Into<String>) {
         self.command(Command::Close(CloseReason::Requested(reason.into())));
+    }
+
+    /// As [`close`](Self::close), with a code for transports that have codes: of WebSocket, 1000 to
+    /// 1014 as RFC 6455 section 7.4 and its registry have them, 3000 to 3999 for libraries, and 4000 to
+    /// 4999 for applications. Another one becomes 1000. The reason is cut after 123 bytes there.
+    pub fn close_with(&self, code: u16, reason: impl Into<String>) {
+        self.0.close_code.store(code, Relaxed);
+        self.close(reason);
+    }
+
+    /// What [`close_with`](Self::close_with) was called with.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        Some(self.0.close_code.load(Relaxed)).filter(|code| *code > 0)
+    }
+
+    /// What the peer has said when it closed, where the transport has words for it (WebSocket): there
+    /// once the session ends, as in `on_disconnect`.
+    #[must_use]
+    pub fn goodbye(&self) -> Option<&Goodbye> {
+        self.0.goodbye.get()
     }
 
     /// Closes the connection at once: what is queued is lost, and a handler at work is abandoned at
@@ -670,8 +724,7 @@ impl Session {
         if !matches!(header, Header::Failure { .. }) {
             shared.traffic.controls.fetch_add(1, Relaxed);
         }
-        let push =
-            |queue: &mut OutQueue| queue.push(&shared.encoding, Some(header), &message.by_ref());
+        let push = |queue: &mut OutQueue| shared.push(queue, Some(header), &message.by_ref());
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
             push(queue)
@@ -691,9 +744,7 @@ impl Session {
         }
         let size = message.len() + HEADER;
         loop {
-            let push = |queue: &mut OutQueue| {
-                queue.push(&shared.encoding, Some(header), &message.by_ref())
-            };
+            let push = |queue: &mut OutQueue| shared.push(queue, Some(header), &message.by_ref());
             let own = lane::with(shared.id, |queue| {
                 self.overtake(queue);
                 if !shared.outbox.has_room(queue.bytes(), size) {
@@ -799,7 +850,7 @@ impl Session {
         let size = message.len() + HEADER;
         let own = lane::with(shared.id, |queue| {
             self.overtake(queue);
-            let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+            let push = |queue: &mut OutQueue| shared.push(queue, header, message);
             if !shared.outbox.has_room(queue.bytes(), size) {
                 return self.push_dropping(queue, push);
             }
@@ -819,7 +870,7 @@ impl Session {
         size: usize,
     ) -> Result<bool> {
         let shared = &*self.0;
-        let push = |queue: &mut OutQueue| queue.push(&shared.encoding, header, message);
+        let push = |queue: &mut OutQueue| shared.push(queue, header, message);
         let result = if shared.policy == OverflowPolicy::DropOldest {
             shared
                 .outbox

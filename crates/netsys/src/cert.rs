@@ -144,7 +144,7 @@ pub fn self_signed(settings: &mut Settings) -> Result<()> {
     let mut secure = false;
     for listen in &server.listen {
         let (address, link) = address::parse(listen, &server.session, &server.socket)?;
-        if address::is_secure(&address, &link) {
+        if link.is_secure(&address) {
             secure = true;
             names.extend(host(&address));
         }

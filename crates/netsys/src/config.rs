@@ -62,10 +62,10 @@ impl Default for Settings {
 pub struct Overrides {
     /// Address to listen on; give it several times for several [default: tcp://127.0.0.1:8080]
     ///
-    /// tcp://HOST:PORT, tls://HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
+    /// tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://, http://HOST:PORT, https://, grpc://, auto:// or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as
-    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, pipeline, compress,
-    /// allow, deny, proxies).
+    /// tcp://127.0.0.1:8080?framing=lines (others: envelope, max_message, tls, websocket, deflate,
+    /// pipeline, compress, allow, deny, proxies).
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 

@@ -5,6 +5,7 @@ mod print;
 mod requests;
 mod tls;
 mod transfer;
+mod websocket;
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -24,6 +25,7 @@ use crate::{address, log};
 use input::Input;
 use print::Printer;
 use tls::TlsArgs;
+use websocket::WebSocketArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,14 +51,15 @@ many messages have come.
 
 The query of the URL changes settings: framing (length, length:2le, varint, lines, delimiter:0d0a,
 raw), envelope (true or false), max_message (bytes), tls (true or false), pipeline (true or false),
-compress (none, lz4, deflate, zstd).";
+compress (none, lz4, deflate, zstd), websocket and deflate (true or false). With WebSocket all else in it
+is a part of what is asked for, as in ws://127.0.0.1:8080/chat?room=7.";
 
 /// Connect to a server: each line of input is sent as a message, each message is printed.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct ConnectArgs {
-    /// Where to connect: tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH, and settings as
-    /// ?framing=lines
+    /// Where to connect: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or
+    /// unix:///PATH, and settings as ?framing=lines
     url: String,
 
     /// End with success when N messages have come
@@ -100,6 +103,9 @@ pub struct ConnectArgs {
     tls: TlsArgs,
 
     #[command(flatten)]
+    websocket: WebSocketArgs,
+
+    #[command(flatten)]
     pipeline: PipelineArgs,
 
     #[command(flatten)]
@@ -141,6 +147,7 @@ impl ConnectArgs {
     /// The settings of a client with these options.
     fn client_config(&self) -> ClientConfig {
         let mut config = self.tls.client_config();
+        config.websocket = self.websocket.config();
         self.pipeline.apply(&mut config.session);
         config
     }
@@ -153,7 +160,7 @@ impl ConnectArgs {
 pub fn run(args: &ConnectArgs) -> Result<ExitCode> {
     let defaults = ClientConfig::default();
     let (_, LinkConfig { session, .. }) =
-        address::parse(&args.url, &defaults.session, &defaults.socket)?;
+        address::parse_to_connect(&args.url, &defaults.session, &defaults.socket)?;
     log::start(args.log.get().unwrap_or(log::DEFAULT))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

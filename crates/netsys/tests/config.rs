@@ -116,6 +116,20 @@ header_timeout = "4s"
 body_timeout = "5s"
 keep_alive = "6s"
 
+[server.websocket]
+subprotocols = ["chat"]
+origins = ["*"]
+max_header_bytes = 10000
+max_headers = 11
+
+[server.websocket.deflate]
+level = 1
+threshold = 100
+server_window_bits = 10
+client_window_bits = 11
+server_context_takeover = false
+client_context_takeover = false
+
 [server.protection]
 max_handshakes = 10
 max_connections_per_ip = 9

@@ -46,8 +46,9 @@
 //! # }
 //! ```
 //!
-//! Addresses are URLs: `tcp://host:port`, `tls://host:port`, `unix:///path` and `memory://name`. Their
-//! query changes settings for one address, such as `tcp://0.0.0.0:8080?framing=lines`.
+//! Addresses are URLs: `tcp://host:port`, `tls://host:port`, `ws://host:port/path`, `wss://`, `unix:///path`
+//! and `memory://name`. Their query changes settings for one address, such as
+//! `tcp://0.0.0.0:8080?framing=lines`.
 //!
 //! **TLS** needs a certificate on the server; a client trusts the system's authorities, or the one that
 //! it is given:
@@ -84,19 +85,21 @@ pub use network_system_core::wire::Framing;
 pub use network_system_core::{
     Address, AddressError, Balance, Balancer, BalancerConfig, Bound, BreakerConfig, BreakerPermit,
     BreakerState, BreakerStatistics, BroadcastReport, Choice, CircuitBreaker, ClientState,
-    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Host,
-    HttpStatistics, Ignore, InQueue, Inbox, IntoMessage, Introduced, Latency, Link, LinkInfo,
-    Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo,
-    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig,
-    PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget,
-    Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source,
-    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key,
-    read_proxy_header, threads, wire,
+    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Goodbye, Handler, Host,
+    HttpInfo, HttpStatistics, Ignore, InQueue, Inbox, IntoMessage, Introduced, Latency, Link,
+    LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind, MessageRef,
+    NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo,
+    PoolConfig, PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result,
+    RetryBudget, Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink,
+    Sockets, Source, Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config,
+    noise_key, read_proxy_header, threads, wire,
 };
 #[cfg(feature = "grpc")]
 pub use network_system_transports::grpc;
 #[cfg(feature = "http")]
 pub use network_system_transports::http;
+#[cfg(feature = "websocket")]
+pub use network_system_transports::websocket;
 pub use network_system_transports::{AnyLink, Schemes, restart};
 
 /// What most programs need.

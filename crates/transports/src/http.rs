@@ -80,6 +80,11 @@ impl Http {
                 .because("messages over HTTP cannot have a pipeline")
                 .advice("use https, and ?pipeline=false where a pipeline is set for all"));
         }
+        let mut config = config.clone();
+        if self.is_for_all(address) && config.http.websocket.is_none() {
+            Arc::make_mut(&mut config.http).websocket = Some("*".to_owned());
+        }
+        let config = &config;
         let mut below = config.clone();
         let tls = Arc::make_mut(&mut below.tls_server);
         if tls.alpn.is_empty() {
@@ -99,11 +104,18 @@ impl Http {
         address: &Address,
         config: &LinkConfig,
     ) -> Result<Option<crate::grpc::GrpcService>> {
-        let always = matches!(address.scheme(), "grpc" | "grpcs") || config.http.grpc;
+        let always = matches!(address.scheme(), "grpc" | "grpcs")
+            || config.http.grpc
+            || self.is_for_all(address);
         let default = || always.then(crate::grpc::Grpc::new);
         let grpc = self.grpc.clone().or_else(default);
         grpc.map(|grpc| grpc.build(config.session.max_message))
             .transpose()
+    }
+
+    /// Whether a listener has every protocol: where all are expected, and no service has its own ideas.
+    fn is_for_all(&self, address: &Address) -> bool {
+        address.scheme() == "auto" && self.service.is_none()
     }
 
     #[cfg(feature = "grpc")]

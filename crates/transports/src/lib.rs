@@ -16,6 +16,8 @@ pub mod tls;
 #[cfg(unix)]
 pub mod unix;
 mod watched;
+#[cfg_attr(not(feature = "websocket"), path = "no_websocket.rs")]
+pub mod websocket;
 
 pub use schemes::{AnyBound, AnyLink, AnyListener, Schemes};
 pub use watched::Watched;

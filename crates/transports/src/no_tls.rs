@@ -93,6 +93,17 @@ impl Accepting {
     }
 }
 
+/// In place of the stream under a link with TLS.
+#[cfg(feature = "websocket")]
+pub(crate) type Secured = tokio::io::DuplexStream;
+
+#[cfg(feature = "websocket")]
+impl TlsLink {
+    pub(crate) fn into_parts(self) -> (Secured, LinkInfo) {
+        match self.0 {}
+    }
+}
+
 impl Source for TlsLink {
     fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
         match self.0 {}

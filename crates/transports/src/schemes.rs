@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use network_system_core::config::{LinkConfig, open_until};
 use network_system_core::wire::pipeline::Role;
 use network_system_core::{
-    Address, Bound, CloseReason, Encoding, Error, ErrorKind, Host, InQueue, Introduced, Link,
-    LinkInfo, Listener, Memory, MemoryBound, MemoryListener, OutQueue, Piped, Pipelines,
+    Address, Bound, CloseReason, Encoding, Error, ErrorKind, Goodbye, Host, InQueue, Introduced,
+    Link, LinkInfo, Listener, Memory, MemoryBound, MemoryListener, OutQueue, Piped, Pipelines,
     ReadyPipeline, Result, Sent, Sink, Source, StreamLink, Transports,
 };
 use tokio::io::DuplexStream;
@@ -18,10 +18,12 @@ use crate::tcp::{self, TcpAcceptor, TcpBound, TcpLink, TcpStream};
 use crate::tls::{Tls, TlsBound, TlsLink, TlsListener};
 #[cfg(unix)]
 use crate::unix::{self, UnixAcceptor, UnixBound, UnixLink};
+use crate::websocket::{self, Accepting, AnyWebSocket, Waiting};
 
-/// Every transport that this build has: `tcp://`, `tls://`, `memory://`, and `unix://` where the
-/// system has Unix sockets; each with `?tls=true` is one with TLS,
-/// and each can have a pipeline. Servers also listen on `http://` and `https://`.
+/// Every transport that this build has: `tcp://`, `tls://`, `ws://`, `wss://`, `grpc://`, `grpcs://`,
+/// `memory://`, and `unix://` where the system has Unix sockets; each stream with `?tls=true` is one with
+/// TLS, with `?websocket=true` one with WebSocket, and each can have a pipeline. Servers also listen on
+/// `http://`, `https://` and `auto://`.
 ///
 /// Clones share what TLS and Noise have read from files, and the sessions that can be resumed.
 #[derive(Clone, Debug, Default)]
@@ -37,16 +39,18 @@ impl Schemes {
 }
 
 /// Every scheme, and whether this build has it.
-const ALL: [(&str, bool); 9] = [
-    ("grpc", cfg!(feature = "grpc")),
-    ("grpcs", cfg!(feature = "grpc") && Tls::IS_THERE),
-    ("auto", true),
+const ALL: [(&str, bool); 11] = [
     ("tcp", true),
     ("tls", Tls::IS_THERE),
     ("unix", cfg!(unix)),
     ("memory", true),
     ("http", Http::IS_THERE),
     ("https", Http::IS_THERE && Tls::IS_THERE),
+    ("ws", websocket::IS_THERE),
+    ("wss", websocket::IS_THERE && Tls::IS_THERE),
+    ("grpc", cfg!(feature = "grpc")),
+    ("grpcs", cfg!(feature = "grpc") && Tls::IS_THERE),
+    ("auto", true),
 ];
 
 /// Those that it has, and how many these are.
@@ -62,11 +66,6 @@ const KNOWN: ([&str; ALL.len()], usize) = {
     (known, count)
 };
 
-/// Whether links of this address have TLS.
-fn secure(address: &Address, config: &LinkConfig) -> bool {
-    config.tls || matches!(address.scheme(), "tls" | "https" | "grpcs")
-}
-
 /// A link of any of these transports. An enum and not a trait object, so that the calls on the
 /// message path are direct.
 #[derive(Debug)]
@@ -80,6 +79,10 @@ pub enum AnyLink {
     Memory(StreamLink<DuplexStream>),
     /// With TLS, over any of the others.
     Tls(TlsLink),
+    /// WebSocket, over any of the others.
+    WebSocket(Box<AnyWebSocket>),
+    /// What will be WebSocket after its handshake.
+    Waiting(Box<Waiting>),
     /// Through a pipeline, over any of the others.
     Piped(Box<Piped<AnyLink>>),
     /// Over TCP, and becomes one of the others.
@@ -108,6 +111,8 @@ pub enum AnyBound {
     TlsUnix(TlsBound<UnixBound>),
     /// A name inside this process with TLS.
     TlsMemory(TlsBound<MemoryBound>),
+    /// Any of them, with WebSocket.
+    WebSocket(Box<AnyBound>, Accepting),
     /// Any of them, with a pipeline.
     Piped(Box<AnyBound>, ReadyPipeline),
     /// A TCP address with every protocol.
@@ -132,6 +137,8 @@ pub enum AnyListener {
     TlsUnix(TlsListener<UnixAcceptor>),
     /// On a name inside this process, with TLS.
     TlsMemory(TlsListener<MemoryListener>),
+    /// On any of them, with WebSocket.
+    WebSocket(Box<AnyListener>, Accepting),
     /// On any of them, with a pipeline.
     Piped(Box<AnyListener>, ReadyPipeline),
     /// On a TCP address, with every protocol.
@@ -149,6 +156,8 @@ macro_rules! each {
             Self::Unix($one) => $do,
             Self::Memory($one) => $do,
             Self::Tls($one) => $do,
+            Self::WebSocket($one) => $do,
+            Self::Waiting($one) => $do,
             Self::Piped($one) => $do,
             Self::Auto($one) => $do,
             Self::Http($one) => $do,
@@ -171,6 +180,14 @@ impl AnyLink {
 
     /// As [`open`](Link::open), of one without a pipeline.
     pub(crate) async fn open_below(self) -> Result<Self> {
+        match self {
+            Self::Waiting(link) => Ok(Self::WebSocket(Box::new(link.shake_hands().await?))),
+            stream => stream.open_stream().await,
+        }
+    }
+
+    /// As [`open`](Link::open), of one that is a stream of its own.
+    pub(crate) async fn open_stream(self) -> Result<Self> {
         Ok(match self {
             Self::Tls(link) => Self::Tls(link.open().await?),
             open => open,
@@ -188,9 +205,7 @@ impl AnyLink {
             Self::Unix(link) => Box::new(link.into_parts().0),
             Self::Memory(link) => Box::new(link.into_parts().0),
             Self::Tls(link) => link.into_stream(),
-            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Grpc(_) | Self::Gateway(_) => {
-                return None;
-            }
+            _ => return None,
         })
     }
 }
@@ -199,15 +214,27 @@ impl AnyLink {
     /// As [`learn_client`](Link::learn_client), of one without a pipeline.
     pub(crate) async fn learn_client_below(&mut self) -> Result<Introduced> {
         match self {
+            Self::Waiting(link) => link.learn_client().await,
+            stream => stream.learn_client_of_stream().await,
+        }
+    }
+
+    /// As [`learn_client`](Link::learn_client), of one that is a stream of its own.
+    pub(crate) async fn learn_client_of_stream(&mut self) -> Result<Introduced> {
+        match self {
             Self::Tcp(link) => link.learn_client().await,
             #[cfg(unix)]
             Self::Unix(link) => link.learn_client().await,
             Self::Memory(link) => link.learn_client().await,
             Self::Tls(link) => link.learn_client().await,
-            // there is no pipeline in a pipeline, and nothing above HTTP and all
-            Self::Piped(_) | Self::Auto(_) | Self::Http(_) | Self::Grpc(_) | Self::Gateway(_) => {
-                Ok(Introduced::Nobody)
-            }
+            // no stream, or open, when it is known; and nothing above HTTP and all
+            Self::Waiting(_)
+            | Self::WebSocket(_)
+            | Self::Piped(_)
+            | Self::Auto(_)
+            | Self::Http(_)
+            | Self::Grpc(_)
+            | Self::Gateway(_) => Ok(Introduced::Nobody),
         }
     }
 }
@@ -224,13 +251,7 @@ impl Source for AnyLink {
             #[cfg(unix)]
             Self::Unix(link) => link.get_ref().would_wait(cx),
             // there is more between the socket and the messages
-            Self::Memory(_)
-            | Self::Tls(_)
-            | Self::Piped(_)
-            | Self::Auto(_)
-            | Self::Http(_)
-            | Self::Grpc(_)
-            | Self::Gateway(_) => false,
+            _ => false,
         }
     }
 }
@@ -260,6 +281,34 @@ impl Link for AnyLink {
 
     fn is_open(&self) -> bool {
         each!(self, link => link.is_open())
+    }
+
+    fn pings(&self) -> bool {
+        matches!(self, Self::WebSocket(_))
+    }
+
+    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Self::WebSocket(link) => link.poll_ping(cx),
+            Self::Piped(link) => link.poll_ping(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn farewell(&mut self, reason: &CloseReason, code: Option<u16>) {
+        match self {
+            Self::WebSocket(link) => link.farewell(reason, code),
+            Self::Piped(link) => link.farewell(reason, code),
+            _ => {}
+        }
+    }
+
+    fn goodbye(&self) -> Option<&Goodbye> {
+        match self {
+            Self::WebSocket(link) => link.goodbye(),
+            Self::Piped(link) => link.goodbye(),
+            _ => None,
+        }
     }
 
     async fn learn_client(&mut self) -> Result<Introduced> {
@@ -311,7 +360,7 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => bound.local(),
             Self::TlsMemory(bound) => bound.local(),
-            Self::Piped(bound, _) => bound.local(),
+            Self::WebSocket(bound, _) | Self::Piped(bound, _) => bound.local(),
             Self::Auto(bound) => bound.local(),
             Self::Http(bound) => bound.local(),
         }
@@ -327,6 +376,9 @@ impl Bound for AnyBound {
             #[cfg(unix)]
             Self::TlsUnix(bound) => AnyListener::TlsUnix(bound.start()?),
             Self::TlsMemory(bound) => AnyListener::TlsMemory(bound.start()?),
+            Self::WebSocket(bound, accepting) => {
+                AnyListener::WebSocket(Box::new(bound.start()?), accepting)
+            }
             Self::Piped(bound, pipeline) => AnyListener::Piped(Box::new(bound.start()?), pipeline),
             Self::Auto(bound) => AnyListener::Auto(bound.start()?),
             Self::Http(bound) => AnyListener::Http(bound.start()?),
@@ -363,6 +415,10 @@ impl AnyListener {
             #[cfg(unix)]
             Self::TlsUnix(listener) => AnyLink::Tls(listener.accept().await?),
             Self::TlsMemory(listener) => AnyLink::Tls(listener.accept().await?),
+            Self::WebSocket(listener, accepting) => {
+                let below = Box::pin(listener.accept_below()).await?;
+                AnyLink::Waiting(Box::new(accepting.over(below)))
+            }
             // there is no pipeline in a pipeline, and nothing above HTTP and all
             Self::Piped(..) | Self::Auto(_) | Self::Http(_) => std::future::pending().await,
         })
@@ -379,7 +435,7 @@ impl Schemes {
     ) -> Result<Vec<AnyBound>> {
         let accepting = || self.tls.accept(address, config);
         Ok(match address.scheme() {
-            "tcp" | "tls" | "https" | "grpcs" => {
+            "tcp" | "tls" | "ws" | "wss" | "https" | "grpcs" => {
                 let accepting = accepting()?;
                 let bound = tcp::bind(address, config, workers).await?;
                 accepting.over(bound).map(AnyBound::Tls).collect()
@@ -403,7 +459,9 @@ impl Schemes {
     async fn connect_tls(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
         let connecting = self.tls.connect(address, config)?;
         let plain = match address.scheme() {
-            "tcp" | "tls" | "auto" | "grpcs" => tcp::connect(address, config).await?.into(),
+            "tcp" | "tls" | "ws" | "wss" | "auto" | "grpcs" => {
+                tcp::connect(address, config).await?.into()
+            }
             #[cfg(unix)]
             "unix" => unix::connect(address, config).await?.into(),
             "memory" => Memory.connect(address, config).await?.into(),
@@ -530,11 +588,27 @@ impl Schemes {
         config: &LinkConfig,
         workers: usize,
     ) -> Result<Vec<AnyBound>> {
-        if secure(address, config) {
+        if !config.is_websocket(address) {
+            return self.bind_stream(address, config, workers).await;
+        }
+        let accepting = websocket::accepting(address, config)?;
+        let bound = self.bind_stream(address, config, workers).await?;
+        let over = |bound| AnyBound::WebSocket(Box::new(bound), accepting.clone());
+        Ok(bound.into_iter().map(over).collect())
+    }
+
+    /// Takes an address, whatever is above its stream.
+    async fn bind_stream(
+        &self,
+        address: &Address,
+        config: &LinkConfig,
+        workers: usize,
+    ) -> Result<Vec<AnyBound>> {
+        if config.is_secure(address) {
             return self.bind_tls(address, config, workers).await;
         }
         Ok(match address.scheme() {
-            "tcp" | "http" | "grpc" => {
+            "tcp" | "ws" | "http" | "grpc" => {
                 let bound = tcp::bind(address, config, workers).await?;
                 bound.into_iter().map(AnyBound::Tcp).collect()
             }
@@ -553,13 +627,35 @@ impl Schemes {
 
     /// Connects to an address, whatever pipeline is above it.
     async fn connect_below(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
-        if secure(address, config) {
+        if config.is_websocket(address) {
+            // in a box, for the same reason
+            return Box::pin(self.connect_websocket(address, config)).await;
+        }
+        self.connect_stream(address, config).await
+    }
+
+    /// Connects to an address whose links are WebSocket.
+    async fn connect_websocket(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        websocket::check(address, config)?;
+        let at = match (address.port(), address.scheme()) {
+            (None, "ws") => address.with_port(80),
+            (None, "wss") => address.with_port(443),
+            _ => address.clone(),
+        };
+        let below = self.connect_stream(&at, config).await?;
+        let link = websocket::connect(below, address, config).await?;
+        Ok(AnyLink::WebSocket(Box::new(link)))
+    }
+
+    /// Connects to an address, whatever is above its stream.
+    async fn connect_stream(&self, address: &Address, config: &LinkConfig) -> Result<AnyLink> {
+        if config.is_secure(address) {
             // in a box, so that a connect without TLS is not as large as one with it
             return Box::pin(self.connect_tls(address, config)).await;
         }
         Ok(match address.scheme() {
-            // frames are what a client of ours speaks there
-            "tcp" | "auto" | "grpc" => AnyLink::Tcp(tcp::connect(address, config).await?),
+            // frames are what a client of ours speaks on `auto`
+            "tcp" | "ws" | "auto" | "grpc" => AnyLink::Tcp(tcp::connect(address, config).await?),
             #[cfg(unix)]
             "unix" => AnyLink::Unix(unix::connect(address, config).await?),
             "memory" => AnyLink::Memory(Memory.connect(address, config).await?),

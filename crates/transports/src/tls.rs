@@ -28,6 +28,8 @@ use network_system_core::config::{LinkConfig, TlsClientConfig, open_until};
 use network_system_core::{Address, Bound, Result};
 
 use client::Client;
+#[cfg(feature = "websocket")]
+pub(crate) use link::Secured;
 pub use link::{TlsBound, TlsLink, TlsListener};
 pub use plain::Plain;
 use reload::Reloading;

@@ -16,7 +16,7 @@ use crate::address::Address;
 use crate::close::CloseReason;
 use crate::config::{
     Backoff, ClientConfig, Heartbeat, LinkConfig, OutboxConfig, OverflowPolicy, Pipeline,
-    SessionLimits, TlsClientConfig,
+    SessionLimits, TlsClientConfig, WebSocketConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -202,6 +202,13 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     /// Default: the authorities that the system trusts, and the host in the address.
     pub fn tls(mut self, tls: TlsClientConfig) -> Self {
         self.config.tls = tls;
+        self
+    }
+
+    /// All about WebSocket, for addresses such as `ws://example.org:80/chat`. Default: no subprotocol,
+    /// no headers, without compression.
+    pub fn websocket(mut self, websocket: WebSocketConfig) -> Self {
+        self.config.websocket = websocket;
         self
     }
 

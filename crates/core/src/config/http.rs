@@ -17,8 +17,13 @@ pub struct HttpConfig {
     /// server's handler. Default: none, and no such path.
     #[serde(with = "text::optional_path")]
     pub messages: Option<String>,
+    /// The path on which WebSockets begin, such as `/ws`, or `*` for every path: each is a session with
+    /// the server's handler. Default: none; on `auto://`, every path, unless a service answers requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<String>,
     /// Whether gRPC is answered: the session service, whose streams are sessions with the server's handler,
-    /// health and reflection. Addresses with `grpc://` always have it. Default: no.
+    /// health and reflection. Addresses with `grpc://` always have it. Default: no; on `auto://`, yes,
+    /// unless a service answers requests.
     pub grpc: bool,
     /// Compresses answers as the client accepts it (gzip, brotli, zstd), where that is worth it.
     /// Default: yes.
@@ -49,6 +54,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             messages: None,
+            websocket: None,
             grpc: false,
             compression: true,
             max_body: 16 * KIB * KIB,
@@ -74,6 +80,14 @@ impl HttpConfig {
             path,
             "messages",
             "must be a path, such as \"/messages\"",
+        )?;
+        check(
+            self.websocket
+                .as_ref()
+                .is_none_or(|text| text == "*" || is_path(text)),
+            path,
+            "websocket",
+            "must be a path, such as \"/ws\", or \"*\"",
         )?;
         let head = 8 * KIB..=1024 * KIB;
         check(

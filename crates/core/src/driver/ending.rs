@@ -161,6 +161,10 @@ impl<L: Link, H: Handler> Driver<L, H> {
             self.control(Header::GoAway, text.as_str().into());
         }
         let shared = self.session.shared();
+        if let Some(goodbye) = self.link.goodbye() {
+            let _ = shared.goodbye.set(goodbye.clone());
+        }
+        self.link.farewell(&reason, self.session.close_code());
         shared.requests.close(&reason);
         let id = self.session.id();
         lane::with(id, |queue| shared.outbox.close(&reason, queue));

@@ -158,6 +158,11 @@ impl<L: Link, H: Handler> Driver<L, H> {
                 }
                 // a command to itself, which wakes it
                 Poll::Ready(Due::Old) => self.session.expire(),
+                Poll::Ready(Due::Ping) if self.envelope.is_none() => {
+                    if let Poll::Ready(Err(error)) = self.link.poll_ping(cx) {
+                        return Poll::Ready(CloseReason::from_error(error));
+                    }
+                }
                 Poll::Ready(Due::Ping) => {
                     self.control(
                         Header::Ping {

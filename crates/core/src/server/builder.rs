@@ -11,7 +11,7 @@ use super::signals::Signals;
 use crate::close::CloseReason;
 use crate::config::{
     Heartbeat, HttpConfig, OutboxConfig, OverflowPolicy, Pipeline, ServerConfig, TlsServerConfig,
-    WorkerConfig,
+    WebSocketConfig, WorkerConfig,
 };
 use crate::error::{Error, Result};
 use crate::handler::{Events, Handler, Ignore, Others, Outcome};
@@ -194,6 +194,13 @@ impl<T: Transports, H> ServerBuilder<T, H> {
     /// Limits of HTTP, for addresses such as `http://0.0.0.0:8080`.
     pub fn http_config(mut self, config: HttpConfig) -> Self {
         self.config.http = config;
+        self
+    }
+
+    /// All about WebSocket, for addresses such as `ws://0.0.0.0:8080`. Default: pages of the same host
+    /// and programs may connect, without compression.
+    pub fn websocket(mut self, websocket: WebSocketConfig) -> Self {
+        self.config.websocket = websocket;
         self
     }
 

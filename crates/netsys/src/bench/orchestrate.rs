@@ -144,7 +144,7 @@ fn is_loopback(url: &str) -> Result<bool> {
     if scheme == "unix" {
         return Ok(true);
     }
-    let address = rest.split('/').next().unwrap_or_default();
+    let address = rest.split(['/', '?']).next().unwrap_or_default();
     let mut found = address.to_socket_addrs().map_err(|_| usage())?;
     Ok(found.all(|address| match address.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),

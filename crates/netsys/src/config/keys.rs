@@ -57,6 +57,7 @@ const BYTES: &str = "a number of bytes";
 const POSITIVE: &str = "a number of bytes, at least 1";
 const COUNT: &str = "a whole number, at least 1";
 const KEY_FILE: &str = "the path of a file that has 64 hexadecimal digits";
+const BITS: &str = "a number from 9 to 15";
 const SWITCH: &str = "true or false";
 const DURATION: &str = "a duration in quotes, such as \"10s\" or \"1m 30s\"";
 const FILES: &str = "a list of files in PEM form, such as [\"/etc/tls/ca.pem\"]";
@@ -356,6 +357,63 @@ const KEYS: &[Key] = &[
         RATE,
     ),
     key(
+        "server.websocket.subprotocols",
+        "Subprotocols of WebSocket, the preferred one first.",
+        "a list of names, such as [\"chat.v2\", \"chat.v1\"]",
+    ),
+    key(
+        "server.websocket.origins",
+        "Whose pages may connect: \"same\" is those of the host that is asked, \"*\" all. Programs without \
+         an origin may anyway.",
+        "a list such as [\"same\", \"https://example.org\"]",
+    ),
+    key(
+        "server.websocket.max_header_bytes",
+        "Largest head of a request in bytes.",
+        "a number of bytes, at least 8192",
+    ),
+    key(
+        "server.websocket.max_headers",
+        "Fields in a head at most.",
+        COUNT,
+    ),
+    optional(
+        "server.websocket.deflate.level",
+        "Compression with clients that have it: how hard. Without this table there is none.",
+        "a number from 1 (fast) to 9 (small)",
+        "6",
+    ),
+    optional(
+        "server.websocket.deflate.threshold",
+        "Messages smaller than this are sent as they are.",
+        BYTES,
+        "64",
+    ),
+    optional(
+        "server.websocket.deflate.server_window_bits",
+        "The window of our compression, as a power of two.",
+        BITS,
+        "15",
+    ),
+    optional(
+        "server.websocket.deflate.client_window_bits",
+        "The window of the clients' compression; below 15, those that cannot be told do without.",
+        BITS,
+        "15",
+    ),
+    optional(
+        "server.websocket.deflate.server_context_takeover",
+        "Whether our messages refer to earlier ones: smaller, for memory that stays.",
+        SWITCH,
+        "true",
+    ),
+    optional(
+        "server.websocket.deflate.client_context_takeover",
+        "Whether the clients' messages do.",
+        SWITCH,
+        "true",
+    ),
+    key(
         "server.protection.max_connections_per_ip",
         "Connections of one IP address (of IPv6: of one /64) at most.",
         RATE,
@@ -519,7 +577,7 @@ fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use network_system::config::{Noise, Pipeline};
+    use network_system::config::{Deflate, Noise, Pipeline};
 
     fn paths(table: &Table, prefix: &str, found: &mut Vec<String>) {
         for (name, value) in table {
@@ -541,6 +599,7 @@ mod tests {
             ..Noise::xx("key")
         };
         settings.server.session.pipeline = Some(Pipeline::new().noise(noise));
+        settings.server.websocket.deflate = Some(Deflate::default());
         let mut found = Vec::new();
         paths(&Table::try_from(&settings).unwrap(), "", &mut found);
         found.sort();

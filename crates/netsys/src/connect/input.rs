@@ -90,7 +90,11 @@ fn read_lines<R: Read>(
             ));
         }
         size += line.len();
-        block.push(Message::from(line));
+        // text, where the transport can tell
+        block.push(match String::from_utf8(line) {
+            Ok(text) => Message::from(text),
+            Err(error) => Message::from(error.into_bytes()),
+        });
         let more = size < BLOCK && input.buffer().contains(&b'\n');
         if !more && !deliver(std::mem::take(&mut block)) {
             return Ok(());

@@ -52,10 +52,12 @@ pub async fn run(
         }
         if !args.keep_open && args.count.is_none() {
             sender.close().await?;
+            return Ok(None);
         }
-        Ok(())
+        Ok(Some(sender))
     };
     let mut sending = pin!(sending);
+    let mut open = None;
     let mut end = End {
         args,
         interactive,
@@ -87,7 +89,7 @@ pub async fn run(
             },
             result = &mut sending, if end.sent.is_none() => {
                 end.active = Instant::now();
-                end.sent = Some(result);
+                end.sent = Some(result.map(|sender| open = sender));
             }
             () = end.silence() => {
                 printer.flush()?;
@@ -96,6 +98,10 @@ pub async fn run(
         }
     }
     printer.flush()?;
+    if let Some(sender) = open {
+        // as good manners are: there are transports with words for it
+        let _ = tokio::time::timeout(LAST_WORDS, sender.close()).await;
+    }
     end.sent.unwrap_or(Ok(()))
 }
 

@@ -20,7 +20,7 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
         Some(_) => &link.protection.proxies,
         None => &server.protection.proxies,
     };
-    if !proxies.is_empty() && address.port().is_some() {
+    if !proxies.is_empty() && !matches!(address.scheme(), "unix" | "memory") {
         return format!("only these proxies may connect: {proxies}\nCtrl-C ends the server.\n");
     }
     if let Some(line) = curl(settings, &address) {
@@ -28,7 +28,7 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
     }
     let mut text = String::from("try it from another terminal:\n");
     let url = quoted(&reachable(&address, &link));
-    let trust = trust(settings, address::is_secure(&address, &link));
+    let trust = trust(settings, link.is_secure(&address));
     text += &format!("  {} connect {trust}{url}\n", this_program());
     let other = without_netsys(settings.mode, &address, &link.session);
     if let Some(other) = other.filter(|_| !link.tls) {
@@ -112,8 +112,11 @@ fn reachable(address: &Address, link: &LinkConfig) -> String {
     if let Some(pipeline) = &session.pipeline {
         query.push(format!("compress={}", pipeline.compress));
     }
-    if link.tls && address.scheme() != "tls" {
+    if link.tls && !matches!(address.scheme(), "tls" | "wss") {
         query.push("tls=true".to_owned());
+    }
+    if link.over_websocket && !matches!(address.scheme(), "ws" | "wss") {
+        query.push("websocket=true".to_owned());
     }
     match query.is_empty() {
         true => place,
@@ -145,6 +148,12 @@ fn without_netsys(mode: Mode, address: &Address, session: &SessionConfig) -> Opt
     let framing = session.framing.to_string();
     match (address.scheme(), address.port(), framing.as_str()) {
         _ if session.envelope || session.pipeline.is_some() => None,
+        _ if address.query("websocket") == Some("true") => None,
+        ("ws", Some(port), _) => Some(format!(
+            "python3 -m websockets ws://{}:{port}{}",
+            host(address),
+            address.path()
+        )),
         ("tcp", Some(port), "length") => Some(python(mode, &host(address), port)),
         ("tls", Some(port), "lines") => Some(format!(
             "openssl s_client -quiet -connect {}:{port}",

@@ -21,6 +21,8 @@ pub mod programs;
 pub mod scripted;
 #[cfg(feature = "tls")]
 pub mod secure;
+#[cfg(feature = "websocket")]
+pub mod websockets;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -77,6 +77,45 @@ impl Answering {
         None
     }
 
+    /// The answer to a request that is to become a WebSocket, where that begins a session.
+    #[cfg(feature = "websocket")]
+    fn websocket(&self, request: &mut Request<RequestBody>) -> Option<Response<ResponseBody>> {
+        use crate::websocket;
+
+        let config = &self.serving.config;
+        let path = config.http.websocket.as_deref()?;
+        let here = path == "*" || path == request.uri().path();
+        if !here || !websocket::is_upgrade(request) {
+            return None;
+        }
+        let mut info = self.connection.info().clone();
+        info.scheme = if info.tls.is_some() { "wss" } else { "ws" };
+        info.envelope = config.session.envelope;
+        match websocket::upgrade(request, config, info) {
+            Ok((response, upgrading)) => {
+                let host = self.connection.host().clone();
+                let deadline = config.http.header_timeout;
+                self.connection.host().spawn(async move {
+                    match tokio::time::timeout(deadline, upgrading).await {
+                        Ok(Ok(link)) => {
+                            let link = crate::AnyLink::WebSocket(Box::new(link));
+                            if let Err(error) = host.hand_over(link) {
+                                tracing::debug!(%error, "no session for a WebSocket");
+                            }
+                        }
+                        Ok(Err(error)) => tracing::debug!(%error, "no WebSocket"),
+                        Err(_) => tracing::debug!("no WebSocket in time"),
+                    }
+                });
+                Some(response.map(full))
+            }
+            Err(refused) => {
+                tracing::debug!(error = %refused.error, "refused");
+                Some(refused.response.map(full))
+            }
+        }
+    }
+
     async fn route(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let config = &self.serving.config.http;
         let beyond = Arc::<Beyond>::default();
@@ -91,6 +130,10 @@ impl Answering {
             // its messages have limits of their own, and a stream may be as long and as slow as it is
             request.body_mut().unlimit();
             return grpc.answer(request, &self.connection).await;
+        }
+        #[cfg(feature = "websocket")]
+        if let Some(response) = self.websocket(&mut request) {
+            return response;
         }
         // what begins sessions goes before what the user serves
         let response = match &self.serving.gateway {

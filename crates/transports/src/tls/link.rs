@@ -31,6 +31,10 @@ use super::stream::TlsStream;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// The stream of a link with TLS.
+#[cfg(feature = "websocket")]
+pub(crate) type Secured = TlsStream<Raw>;
+
 /// A message link with TLS.
 #[derive(Debug)]
 pub struct TlsLink {
@@ -57,6 +61,13 @@ impl TlsLink {
     /// The first byte behind the handshake, which stays here; `None` at the end.
     pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         self.link.parts_mut().0.poll_first(cx)
+    }
+
+    /// The stream, and what is known about it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn into_parts(self) -> (Secured, LinkInfo) {
+        let (stream, _, info) = self.link.into_parts();
+        (stream, info)
     }
 
     /// A link that was accepted, before its handshake.

@@ -21,7 +21,7 @@ pub struct Plain {
 
 /// A stream of any transport.
 #[derive(Debug)]
-pub(super) enum Raw {
+pub(crate) enum Raw {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),

@@ -37,7 +37,7 @@ thread_local! {
 ///
 /// [`OutQueue::begun`]: network_system_core::OutQueue::begun
 #[derive(Debug)]
-pub(super) struct TlsStream<T> {
+pub(crate) struct TlsStream<T> {
     io: T,
     tls: Connection,
     /// Whether the last byte of what is encrypted was not yet said to be written.
