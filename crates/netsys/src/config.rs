@@ -20,7 +20,7 @@ use crate::pipeline::PipelineArgs;
 use crate::{interval, log, output};
 
 /// Where the server listens unless told otherwise: only this machine can reach it.
-pub const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:8080";
+pub const DEFAULT_LISTEN: &str = "auto://127.0.0.1:8080";
 
 /// Where curl finds the handler, on addresses with HTTP.
 pub const MESSAGES: &str = "/messages";
@@ -45,6 +45,8 @@ impl Default for Settings {
             workers: 1,
             http: HttpConfig {
                 messages: Some(MESSAGES.to_owned()),
+                websocket: Some("*".to_owned()),
+                grpc: true,
                 ..HttpConfig::default()
             },
             ..ServerConfig::default()
@@ -60,7 +62,7 @@ impl Default for Settings {
 /// The options that change settings.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Overrides {
-    /// Address to listen on; give it several times for several [default: tcp://127.0.0.1:8080]
+    /// Address to listen on; give it several times for several [default: auto://127.0.0.1:8080]
     ///
     /// tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://, http://HOST:PORT, https://, grpc://, auto:// or unix:///PATH. Port 0 takes a free one, an empty host (tcp://:8080) every
     /// address of this machine. A query changes settings for one address, such as

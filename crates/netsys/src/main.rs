@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  netsys serve                             echo on tcp://127.0.0.1:8080
+  netsys serve                             echo on 127.0.0.1:8080, for every protocol
   netsys connect tcp://127.0.0.1:8080      type lines, see what comes back
   netsys bench                             measure this machine
   netsys help serve                        every option of a command, with examples";

@@ -24,7 +24,7 @@ use report::Reporter;
 
 const EXAMPLES: &str = "\
 Examples:
-  netsys serve                                          echo on tcp://127.0.0.1:8080
+  netsys serve                                          echo on 127.0.0.1:8080, for every protocol
   netsys serve --listen tcp://0.0.0.0:9000 --workers 2  for other machines too, on two threads
   netsys serve --mode broadcast                         a chat room
   netsys serve --listen 'tcp://:8080?framing=lines'     lines of text, for nc and telnet

@@ -107,6 +107,8 @@ reload_interval = "off"
 
 [server.http]
 messages = "/say"
+websocket = "/ws"
+grpc = true
 compression = false
 max_body = 1000
 max_header = 9000

@@ -163,7 +163,8 @@ fn wrong_addresses_exit_with_2_and_are_underlined() {
     for (url, wanted) in [
         ("localhost:80", "a scheme is missing"),
         ("tcp://localhost", "a port is missing"),
-        ("http://localhost:80", "known are tcp://"),
+        ("ftp://localhost:80", "known are tcp://"),
+        ("http://localhost:80", "HTTP has no message connection"),
         ("tcp://localhost:80?framing=zip", "varint, lines"),
         ("tcp://localhost:80?colour=red", "known are framing"),
     ] {

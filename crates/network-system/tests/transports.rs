@@ -30,6 +30,8 @@ struct Transport {
     pipeline: Option<Pipeline>,
     /// How many connections one session counts as: those of HTTP count, too.
     places: u64,
+    /// What a client speaks, where the address does not say it.
+    speaks: Option<&'static str>,
     _folder: Option<TempDir>,
 }
 
@@ -41,6 +43,7 @@ impl Transport {
             pki: None,
             pipeline: None,
             places: 1,
+            speaks: None,
             _folder: None,
         }
     }
@@ -89,6 +92,51 @@ impl Transport {
         row
     }
 
+    fn ws() -> Self {
+        Self::at("ws://127.0.0.1:0")
+    }
+
+    fn wss() -> Self {
+        Self {
+            listen: "wss://127.0.0.1:0".to_owned(),
+            ..Self::tls()
+        }
+    }
+
+    /// One port for all, with TLS for whom wants it.
+    fn auto(speaks: &'static str, places: u64) -> Self {
+        Self {
+            listen: "auto://127.0.0.1:0".to_owned(),
+            speaks: Some(speaks),
+            places,
+            ..Self::tls()
+        }
+    }
+
+    fn auto_tcp() -> Self {
+        Self::auto("tcp", 1)
+    }
+
+    fn auto_tls() -> Self {
+        Self::auto("tls", 1)
+    }
+
+    fn auto_ws() -> Self {
+        Self::auto("ws", 1)
+    }
+
+    fn auto_wss() -> Self {
+        Self::auto("wss", 1)
+    }
+
+    fn auto_grpc() -> Self {
+        Self::auto("grpc", 2)
+    }
+
+    fn auto_grpcs() -> Self {
+        Self::auto("grpcs", 2)
+    }
+
     fn piped() -> Self {
         let pipeline = || {
             Pipeline::new()
@@ -112,12 +160,21 @@ impl Transport {
         builder
     }
 
+    /// Where a client connects to.
+    fn url(&self, server: &Server) -> String {
+        let address = server.listening()[0].as_str();
+        match self.speaks {
+            None => address.to_owned(),
+            Some(scheme) => address.replacen("auto", scheme, 1),
+        }
+    }
+
     async fn echo(&self, configure: impl FnOnce(Builder) -> Builder) -> Echo {
         common::echo_on(&[], |_| configure(self.builder())).await
     }
 
     async fn dial(&self, server: &Server) -> Connection {
-        within(connect_with(server.listening()[0].as_str(), &self.client))
+        within(connect_with(&self.url(server), &self.client))
             .await
             .unwrap()
     }
@@ -126,7 +183,7 @@ impl Transport {
     fn client(&self, server: &Server) -> Client {
         let mut config = self.client.clone();
         config.session.envelope = true;
-        Client::builder(server.listening()[0].as_str())
+        Client::builder(self.url(server))
             .config(config)
             .on_request(|_, request| async move {
                 let answer = [b"client ", request.message().as_bytes()].concat();
@@ -296,7 +353,7 @@ async fn limits(row: Transport) {
     let mut bad = row.dial(&echo.server).await;
     eventually("both", || echo.server.sessions().len() == 2).await;
     // the third may be told at once, or when it uses its connection
-    let url = echo.url().to_owned();
+    let url = row.url(&echo.server);
     let third = async {
         let mut third = connect_with(&url, &row.client).await?;
         third.send("hello").await?;
@@ -423,14 +480,22 @@ async fn statistics(row: Transport) {
     }
 }
 
-/// The suite for each row of the table.
+/// The suite for each row of the table; what stands behind `owing` are transports on which a client has
+/// to speak first, which not every test does.
 macro_rules! table {
-    ($($(#[$only:meta])* $name:ident)*) => {$(
-        $(#[$only])*
-        mod $name {
-            table!(@ $name: echo broadcast request backpressure limits drains reasons statistics);
-        }
-    )*};
+    ({$($(#[$only:meta])* $name:ident)*} owing {$($owing:ident)*}) => {
+        $(
+            $(#[$only])*
+            mod $name {
+                table!(@ $name: echo broadcast request backpressure limits drains reasons statistics);
+            }
+        )*
+        $(
+            mod $owing {
+                table!(@ $owing: echo request backpressure drains statistics);
+            }
+        )*
+    };
     (@ $name:ident: $($test:ident)*) => {$(
         #[tokio::test]
         async fn $test() {
@@ -440,12 +505,24 @@ macro_rules! table {
 }
 
 table! {
-    tcp
-    tls
-    #[cfg(unix)]
-    unix
-    memory
-    piped
-    grpc
-    grpcs
+    {
+        tcp
+        tls
+        #[cfg(unix)]
+        unix
+        memory
+        piped
+        ws
+        wss
+        grpc
+        grpcs
+        auto_ws
+        auto_wss
+        auto_grpc
+        auto_grpcs
+    }
+    owing {
+        auto_tcp
+        auto_tls
+    }
 }

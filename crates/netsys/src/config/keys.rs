@@ -455,6 +455,16 @@ const KEYS: &[Key] = &[
         "a path in quotes, such as \"/messages\", or \"off\"",
     ),
     key(
+        "server.http.websocket",
+        "The path on http:// and auto:// on which WebSockets begin, or \"*\" for every path.",
+        "a path in quotes, such as \"/ws\", \"*\", or \"off\"",
+    ),
+    key(
+        "server.http.grpc",
+        "Whether gRPC is answered on http:// and auto://: sessions, health and reflection.",
+        SWITCH,
+    ),
+    key(
         "server.http.compression",
         "Compresses answers as the client accepts it (gzip, brotli, zstd).",
         SWITCH,

@@ -23,13 +23,21 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
     if !proxies.is_empty() && !matches!(address.scheme(), "unix" | "memory") {
         return format!("only these proxies may connect: {proxies}\nCtrl-C ends the server.\n");
     }
-    if let Some(line) = curl(settings, &address) {
+    if address.scheme() != "auto"
+        && let Some(line) = curl(settings, &address)
+    {
         return format!("try it from another terminal:\n  {line}\nCtrl-C ends the server.\n");
     }
     let mut text = String::from("try it from another terminal:\n");
     let url = quoted(&reachable(&address, &link));
     let trust = trust(settings, link.is_secure(&address));
     text += &format!("  {} connect {trust}{url}\n", this_program());
+    if address.scheme() == "auto"
+        && let Some(line) = curl(settings, &address)
+    {
+        text +=
+            &format!("or with curl, a browser, WebSocket or gRPC on the same port:\n  {line}\n");
+    }
     let other = without_netsys(settings.mode, &address, &link.session);
     if let Some(other) = other.filter(|_| !link.tls) {
         text += &format!("or without netsys:\n  {other}\n");
@@ -40,12 +48,13 @@ pub fn how_to_try(settings: &Settings, listening: &[Address]) -> String {
 /// The line for an address with HTTP.
 fn curl(settings: &Settings, address: &Address) -> Option<String> {
     let trust = match (address.scheme(), trust(settings, true)) {
-        ("http", _) => "",
+        ("http" | "auto", _) => "",
         ("https", "--ca CA.pem ") => "--cacert CA.pem ",
         ("https", _) => "--insecure ",
         _ => return None,
     };
     let (scheme, host, port) = (address.scheme(), host(address), address.port()?);
+    let scheme = if scheme == "auto" { "http" } else { scheme };
     let host = if host.contains(':') {
         format!("[{host}]")
     } else {
@@ -80,13 +89,13 @@ fn host(address: &Address) -> String {
 
 /// The address as a client of this machine must give it, with the settings that both sides need.
 fn reachable(address: &Address, link: &LinkConfig) -> String {
+    let scheme = match (address.scheme(), link.tls) {
+        ("auto", true) => "tls",
+        ("auto", false) => "tcp",
+        (scheme, _) => scheme,
+    };
     let place = match address.port() {
-        None => format!(
-            "{}://{}{}",
-            address.scheme(),
-            address.host(),
-            address.path()
-        ),
+        None => format!("{scheme}://{}{}", address.host(), address.path()),
         Some(port) => {
             let host = host(address);
             let host = if host.contains(':') {
@@ -94,7 +103,7 @@ fn reachable(address: &Address, link: &LinkConfig) -> String {
             } else {
                 host
             };
-            format!("{}://{host}:{port}{}", address.scheme(), address.path())
+            format!("{scheme}://{host}:{port}{}", address.path())
         }
     };
     let (session, usual) = (&link.session, SessionConfig::default());
