@@ -41,7 +41,7 @@ fn every_help_has_examples_and_exit_codes() {
 fn help_tells_defaults() {
     let help = output(&["serve", "--help"]);
     for wanted in [
-        "[default: tcp://127.0.0.1:8080]",
+        "[default: auto://127.0.0.1:8080]",
         "[default: echo]",
         "[default: 1]",
     ] {

@@ -191,7 +191,7 @@ fn the_command_line_beats_the_file_and_the_file_the_default() {
     assert_eq!(settings["server"]["workers"].as_integer(), Some(3));
     assert_eq!(
         settings["server"]["listen"][0].as_str(),
-        Some("tcp://127.0.0.1:8080")
+        Some("auto://127.0.0.1:8080")
     );
     assert_eq!(settings["log"].as_str(), Some("off"));
     let settings = print(&["--config", &path], Some(("NETSYS_LOG", "debug")));

@@ -352,11 +352,6 @@ const KEYS: &[Key] = &[
         OPTIONAL,
     ),
     key(
-        "server.protection.max_handshakes",
-        "Handshakes that may go on at a time, in all.",
-        RATE,
-    ),
-    key(
         "server.websocket.subprotocols",
         "Subprotocols of WebSocket, the preferred one first.",
         "a list of names, such as [\"chat.v2\", \"chat.v1\"]",
@@ -412,6 +407,11 @@ const KEYS: &[Key] = &[
         "Whether the clients' messages do.",
         SWITCH,
         "true",
+    ),
+    key(
+        "server.protection.max_handshakes",
+        "Handshakes that may go on at a time, in all.",
+        RATE,
     ),
     key(
         "server.protection.max_connections_per_ip",
