@@ -427,10 +427,8 @@ async fn check(case: &Case, http2: &mut Http2) -> Option<String> {
         code.is_some_and(|code| codes.contains(&code) || (unspecific && code == PROTOCOL))
     };
     let reset_of = |stream: u32| {
-        resets
-            .iter()
-            .find(|frame| frame.stream == stream)
-            .map(|f| code(f))
+        let mut resets = resets.iter().copied();
+        resets.find(|frame| frame.stream == stream).map(code)
     };
     let answered = |stream: u32| {
         came.iter()
