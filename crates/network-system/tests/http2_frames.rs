@@ -470,7 +470,7 @@ async fn every_rule() {
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/echo", post(|body: Bytes| async { body }))
-        .route("/never", get(|| std::future::pending::<&str>()));
+        .route("/never", get(std::future::pending::<&str>));
     let server = Server::builder()
         .listen("http://127.0.0.1:0")
         .http(router)
