@@ -59,8 +59,10 @@ async fn everything_on_one_port() {
         let (pki, pair) = secured();
         let echo = serve(|b| b.tls(pair.server()).workers(workers)).await;
         let port = echo.address().port();
-        let mut config = ClientConfig::default();
-        config.tls = pki.client();
+        let config = ClientConfig {
+            tls: pki.client(),
+            ..ClientConfig::default()
+        };
         talk(dial(&echo, "tcp", &config).await, "tcp").await;
         talk(dial(&echo, "auto", &config).await, "tcp").await;
         talk(dial(&echo, "tls", &config).await, "tls").await;
@@ -96,8 +98,10 @@ async fn a_pipeline_is_for_messages() {
     let pipeline = || Pipeline::new().compress(Compression::Lz4);
     let (pki, pair) = secured();
     let echo = serve(|b| b.tls(pair.server()).pipeline(pipeline())).await;
-    let mut config = ClientConfig::default();
-    config.tls = pki.client();
+    let mut config = ClientConfig {
+        tls: pki.client(),
+        ..ClientConfig::default()
+    };
     config.session.pipeline = Some(pipeline());
     talk(dial(&echo, "tcp", &config).await, "tcp").await;
     talk(dial(&echo, "tls", &config).await, "tls").await;
@@ -186,8 +190,10 @@ async fn what_is_not_spoken_is_refused() {
         assert!(within(read_to_end(&mut stream)).await.0.is_empty());
     }
     eventually("counted", || refused(&secure) == 2).await;
-    let mut config = ClientConfig::default();
-    config.tls = pki.client();
+    let mut config = ClientConfig {
+        tls: pki.client(),
+        ..ClientConfig::default()
+    };
     talk(dial(&secure, "tls", &config).await, "tls").await;
     // TLS inside TLS
     config.session.framing = "raw".parse::<Framing>().unwrap();

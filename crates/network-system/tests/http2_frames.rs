@@ -427,10 +427,8 @@ async fn check(case: &Case, http2: &mut Http2) -> Option<String> {
         code.is_some_and(|code| codes.contains(&code) || (unspecific && code == PROTOCOL))
     };
     let reset_of = |stream: u32| {
-        resets
-            .iter()
-            .find(|frame| frame.stream == stream)
-            .map(|f| code(f))
+        let mut resets = resets.iter().copied();
+        resets.find(|frame| frame.stream == stream).map(code)
     };
     let answered = |stream: u32| {
         came.iter()
@@ -472,7 +470,7 @@ async fn every_rule() {
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/echo", post(|body: Bytes| async { body }))
-        .route("/never", get(|| std::future::pending::<&str>()));
+        .route("/never", get(std::future::pending::<&str>));
     let server = Server::builder()
         .listen("http://127.0.0.1:0")
         .http(router)

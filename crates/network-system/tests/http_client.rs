@@ -55,7 +55,7 @@ fn router(failing: &Failing) -> Router {
             "/fields",
             get(|fields: HeaderMap| async move { fields["x-one"].to_str().unwrap().to_owned() }),
         )
-        .route("/never", get(|| std::future::pending::<&str>()))
+        .route("/never", get(std::future::pending::<&str>))
         .route(
             "/fails/{status}/{times}",
             any(move |path| failing.clone().answer(path)),

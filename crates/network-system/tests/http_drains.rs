@@ -28,7 +28,7 @@ async fn serve(workers: usize) -> (Server, Arc<Notify>) {
     let opened = gate.clone();
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
-        .route("/never", get(|| std::future::pending::<&str>()))
+        .route("/never", get(std::future::pending::<&str>))
         .route(
             "/gate",
             get(move || async move {

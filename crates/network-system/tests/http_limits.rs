@@ -25,7 +25,7 @@ fn router() -> Router {
         .route("/", get(|| async { "hello" }))
         .route("/echo", post(|body: Bytes| async { body }))
         .route("/large", get(|| async { vec![7; 64 << 20] }))
-        .route("/never", get(|| std::future::pending::<&str>()))
+        .route("/never", get(std::future::pending::<&str>))
         .route("/endless", get(|| async { Body::new(Endless) }))
         .layer(axum::extract::DefaultBodyLimit::disable())
 }

@@ -138,7 +138,7 @@ impl Gateway {
         if let Err(response) =
             introduce(connection, GatewayLink::new(connection, incoming, outgoing))
         {
-            return response;
+            return *response;
         }
         let interval = connection.host().session_config().heartbeat.interval;
         let events = Events::new(answers, interval)
@@ -166,7 +166,7 @@ async fn ask(
     let link = GatewayLink::new(connection, incoming, outgoing);
     let session = match introduce(connection, link) {
         Ok(session) => session,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if events {
         let interval = connection.host().session_config().heartbeat.interval;
@@ -206,16 +206,15 @@ fn plain_or_empty(reason: Option<CloseReason>) -> Response<ResponseBody> {
     plain(status)
 }
 
-#[expect(clippy::result_large_err, reason = "both ways are an answer")]
 fn introduce(
     connection: &HttpConnection,
     link: GatewayLink,
-) -> Result<Session, Response<ResponseBody>> {
+) -> Result<Session, Box<Response<ResponseBody>>> {
     let link = AnyLink::Gateway(Box::new(link));
     connection.host().introduce(link).map_err(|error| {
         tracing::debug!(%error, "refused");
         let refused = plain(StatusCode::SERVICE_UNAVAILABLE);
-        with(refused, RETRY_AFTER, HeaderValue::from_static("1"))
+        Box::new(with(refused, RETRY_AFTER, HeaderValue::from_static("1")))
     })
 }
 
