@@ -154,7 +154,7 @@ impl AutoListener {
     }
 }
 
-/// A connection that has not said yet what it speaks: [`open`](Self::open) finds out.
+/// A connection that has not said yet what it speaks: opening it finds out.
 pub struct AutoLink {
     tcp: TcpLink,
     listening: Arc<Listening>,
