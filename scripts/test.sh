@@ -46,6 +46,7 @@ has_haproxy() {
 missing_packages() {
     local packages=""
     command -v cc >/dev/null || packages="$packages gcc libc6-dev"
+    command -v g++ >/dev/null || packages="$packages g++"
     command -v python3 >/dev/null || packages="$packages python3"
     python3 -c "import ensurepip" >/dev/null 2>&1 || packages="$packages python3-venv"
     command -v socat >/dev/null || packages="$packages socat"
