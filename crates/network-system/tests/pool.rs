@@ -158,6 +158,30 @@ async fn closing_waits_for_what_is_lent() {
     assert_eq!(pool.statistics().open, 0);
 }
 
+/// Who waits for a connection, or makes one, is told when the pool is closed.
+#[tokio::test]
+async fn closing_ends_calls_that_wait_or_connect() {
+    // its backlog takes connections, and then nobody answers the handshake
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("tcp://{}?pipeline=true", silent.local_addr().unwrap());
+    let pool = ConnectionPool::new(config(1)).unwrap();
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let (pool, url) = (pool.clone(), url.clone());
+            tokio::spawn(async move { pool.acquire_within(&url, 2 * common::LIMIT).await })
+        })
+        .collect();
+    let (_peer, _) = within(silent.accept()).await.unwrap();
+    eventually("two wait for the one", || pool.statistics().waiting == 2).await;
+    assert!(within(pool.close(common::LIMIT)).await, "nothing is out");
+    for call in calls {
+        let error = within(call).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
+    }
+    let now = pool.statistics();
+    assert_eq!((now.open, now.waiting, now.created), (0, 0, 0));
+}
+
 /// An echo server without this library: length prefixes on asyncio.
 const PYTHON: &str = "
 import asyncio

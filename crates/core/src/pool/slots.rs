@@ -291,12 +291,15 @@ impl<T> Slots<T> {
         each.collect()
     }
 
-    /// Nothing is handed out any more; the idle items.
+    /// Nothing is handed out any more; the idle items, and those that have been given and not taken.
     pub(super) fn close(&self) -> Vec<T> {
         let mut state = lock(&self.state);
         state.closed = true;
         let waiters = std::mem::take(&mut state.waiters);
         let mut idle = Vec::new();
+        for (key, got) in std::mem::take(&mut state.granted).into_values() {
+            idle.extend(state.give_back(&key, got));
+        }
         let names: Vec<_> = state.keys.keys().cloned().collect();
         for name in names {
             while let Some(item) = state.keys.get_mut(&name).and_then(|k| k.idle.pop_front()) {
@@ -392,6 +395,23 @@ mod tests {
         assert_eq!(slots.enter(&key), Err(Refused::Closed));
         assert!(!slots.reserve(&key, 1));
         assert_eq!(slots.put(&key, 5), [5]);
+        assert_eq!(slots.level(), Level::default());
+    }
+
+    #[test]
+    fn what_was_given_and_not_taken_ends_with_closing() {
+        let slots = slots(1, 2);
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let first = slots.enter(&a).unwrap().0;
+        assert_eq!(poll(&slots, first), Poll::Ready(Ok(Got::Room)));
+        slots.put(&a, 7);
+        let item = slots.enter(&a).unwrap().0;
+        let room = slots.enter(&b).unwrap().0;
+        assert_eq!(slots.close(), [7]);
+        for ticket in [item, room] {
+            assert_eq!(poll(&slots, ticket), Poll::Ready(Err(Refused::Closed)));
+            assert!(slots.leave(ticket).is_empty());
+        }
         assert_eq!(slots.level(), Level::default());
     }
 }
