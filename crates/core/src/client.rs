@@ -1,5 +1,6 @@
 //! Keeps one connection to a server alive: [`Client`].
 
+mod breaker;
 mod builder;
 mod leaving;
 mod offline;
@@ -26,11 +27,14 @@ use crate::handler::{Events, Ignore};
 use crate::link::Transports;
 use crate::message::Message;
 use crate::outbox::Command;
+use crate::resilience::CircuitBreaker;
 use crate::server::Sessions;
 use crate::session::{Session, block_on};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{Spawned, Workers};
 use offline::Offline;
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A client that connects, and connects again when the connection is lost.
 ///
@@ -60,6 +64,7 @@ pub(crate) struct Shared {
     leavers: TaskTracker,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
+    breaker: Option<CircuitBreaker>,
     /// The session that `on_connect` has let in, and whether messages wait for it.
     begun: watch::Sender<(u64, bool)>,
     stopping: CancellationToken,
@@ -193,9 +198,15 @@ impl<T> Client<T> {
     ///
     /// # Errors
     /// [`ErrorKind::QueueFull`] when the offline queue is full, [`ErrorKind::ConnectionClosed`]
-    /// when the client has ended; else as [`Session::send`].
+    /// when the client has ended, [`ErrorKind::CircuitOpen`] when its
+    /// [circuit breaker](ClientBuilder::circuit_breaker) is open; else as [`Session::send`].
     pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
-        let mut message = message.into();
+        self.shared.pass()?;
+        self.send_anyway(message.into()).await
+    }
+
+    /// Sends a message, or keeps it for later, whatever the breaker says.
+    async fn send_anyway(&self, mut message: Message) -> Result<()> {
         let mut session = self.shared.current();
         loop {
             if let Some(session) = session.take() {
@@ -219,6 +230,7 @@ impl<T> Client<T> {
     /// # Errors
     /// As [`send`](Self::send); the messages before the one that fails are sent.
     pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
+        self.shared.pass()?;
         let batch: MessageBatch = batch.into();
         let messages = batch.into_messages();
         let mut rest = &messages[..];
@@ -230,7 +242,7 @@ impl<T> Client<T> {
             }
         }
         for message in rest {
-            self.send(message.clone()).await?;
+            self.send_anyway(message.clone()).await?;
         }
         Ok(())
     }
@@ -239,7 +251,8 @@ impl<T> Client<T> {
     /// for the [request timeout](crate::config::SessionConfig::request_timeout). Needs the envelope.
     ///
     /// # Errors
-    /// As [`Session::request_within`].
+    /// As [`Session::request_within`]; [`ErrorKind::CircuitOpen`], without waiting for a connection,
+    /// when its [circuit breaker](ClientBuilder::circuit_breaker) is open.
     pub async fn request(&self, message: impl Into<Message>) -> Result<Message> {
         self.request_within(message, self.shared.request_timeout)
             .await
@@ -248,14 +261,21 @@ impl<T> Client<T> {
     /// As [`request`](Self::request), with a deadline.
     ///
     /// # Errors
-    /// As [`Session::request_within`].
+    /// As `request`.
     pub async fn request_within(
         &self,
         message: impl Into<Message>,
         deadline: Duration,
     ) -> Result<Message> {
-        let until = Instant::now() + deadline;
-        let session = tokio::time::timeout_at(until, self.connected())
+        let request = self.ask(message.into(), deadline);
+        self.shared.guard(request).await
+    }
+
+    async fn ask(&self, message: Message, deadline: Duration) -> Result<Message> {
+        // a time that no clock reaches is a year
+        let until = Instant::now() + deadline.min(YEAR);
+        let connected = self.shared.unless_open(self.connected());
+        let session = tokio::time::timeout_at(until, connected)
             .await
             .map_err(|_| {
                 Error::new(ErrorKind::Timeout, "send a request")
@@ -319,6 +339,13 @@ impl<T> Client<T> {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<ClientState> {
         self.shared.state.subscribe()
+    }
+
+    /// The [circuit breaker](ClientBuilder::circuit_breaker), where there is one: its state, every
+    /// change of it, and what it has seen and refused.
+    #[must_use]
+    pub fn breaker(&self) -> Option<CircuitBreaker> {
+        self.shared.breaker.clone()
     }
 
     /// Messages and bytes that wait for a connection.

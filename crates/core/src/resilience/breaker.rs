@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -55,9 +56,9 @@ pub enum BreakerState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerStatistics {
-    /// Calls that succeeded.
+    /// Calls that succeeded, and connections of a client that proved themselves.
     pub successes: u64,
-    /// Calls that failed in a way that counts.
+    /// Calls that failed in a way that counts, and connects of a client that did.
     pub failures: u64,
     /// Calls that were refused.
     pub refused: u64,
@@ -109,19 +110,52 @@ impl Core {
         }
     }
 
+    /// For how long what is no call is to be refused, where it is.
+    fn pass(&mut self, now: Instant) -> Result<(), Duration> {
+        if self.state == BreakerState::Open && now < self.until {
+            self.statistics.refused += 1;
+            return Err(self.until.saturating_duration_since(now));
+        }
+        Ok(())
+    }
+
     /// A call has ended: well, badly, or (`None`) in a way that says nothing.
     fn ended(&mut self, config: &BreakerConfig, phase: u64, good: Option<bool>, now: Instant) {
-        match good {
-            Some(true) => self.statistics.successes += 1,
-            Some(false) => self.statistics.failures += 1,
-            None => {}
-        }
+        self.count(good);
         if phase != self.phase {
             return;
         }
         if self.state == BreakerState::HalfOpen {
             self.probing = self.probing.saturating_sub(1);
         }
+        self.learn(config, good, now);
+    }
+
+    /// Something beside calls shows now how the other side is. That it is there again ends the wait;
+    /// it is `enough` to close where no call will come to show more.
+    fn seen(&mut self, config: &BreakerConfig, good: bool, enough: bool, now: Instant) {
+        self.count(Some(good));
+        match (self.state, good) {
+            (BreakerState::Open, false) => return,
+            (BreakerState::Open, true) => self.enter(BreakerState::HalfOpen),
+            _ => {}
+        }
+        if enough && self.state == BreakerState::HalfOpen && good {
+            self.enter(BreakerState::Closed);
+        }
+        self.learn(config, Some(good), now);
+    }
+
+    fn count(&mut self, good: Option<bool>) {
+        match good {
+            Some(true) => self.statistics.successes += 1,
+            Some(false) => self.statistics.failures += 1,
+            None => {}
+        }
+    }
+
+    /// What a result means for the state.
+    fn learn(&mut self, config: &BreakerConfig, good: Option<bool>, now: Instant) {
         match (self.state, good) {
             (BreakerState::HalfOpen, Some(true)) => {
                 self.succeeded += 1;
@@ -171,6 +205,8 @@ impl Core {
 struct Inner {
     config: BreakerConfig,
     core: Mutex<Core>,
+    /// Whether it is closed, for those who need not know it to the moment.
+    closed: AtomicBool,
     watch: watch::Sender<BreakerState>,
 }
 
@@ -214,6 +250,7 @@ impl CircuitBreaker {
                 succeeded: 0,
                 statistics: BreakerStatistics::default(),
             }),
+            closed: AtomicBool::new(true),
             watch: watch::Sender::new(BreakerState::Closed),
         }))
     }
@@ -257,20 +294,68 @@ impl CircuitBreaker {
     /// [`ErrorKind::CircuitOpen`].
     pub fn admit(&self) -> Result<BreakerPermit> {
         let admitted = self.change(|core, config| core.admit(config, Instant::now()));
-        match admitted {
-            Ok(phase) => Ok(BreakerPermit {
-                breaker: self.clone(),
-                phase,
-                done: false,
-            }),
-            Err(wait) => Err(Error::new(ErrorKind::CircuitOpen, "make a call").because(
-                if wait.is_zero() {
-                    "it is being probed".to_owned()
-                } else {
-                    format!("it is tried again in {wait:.1?}")
-                },
-            )),
+        let phase = admitted.map_err(refusal)?;
+        Ok(BreakerPermit {
+            breaker: self.clone(),
+            phase,
+            done: false,
+        })
+    }
+
+    /// Whether a result says that the other side is well; `None` when it says nothing.
+    pub(crate) fn verdict<T>(result: &Result<T>) -> Option<bool> {
+        match result {
+            Ok(_) => Some(true),
+            // an answer is a sign of life
+            Err(error) if error.remote_code().is_some() => Some(true),
+            Err(error) => Self::counts(error).then_some(false),
         }
+    }
+
+    /// Lets through what is no call, unless it is open. Costs next to nothing when it is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CircuitOpen`].
+    #[inline]
+    pub(crate) fn pass(&self) -> Result<()> {
+        if self.0.closed.load(Relaxed) {
+            return Ok(());
+        }
+        self.pass_slowly()
+    }
+
+    #[cold]
+    fn pass_slowly(&self) -> Result<()> {
+        let passed = self.change(|core, _| core.pass(Instant::now()));
+        passed.map_err(refusal)
+    }
+
+    /// Waits until it is open, and says so.
+    pub(crate) async fn opened(&self) -> Error {
+        let mut states = self.watch();
+        loop {
+            states.borrow_and_update();
+            {
+                let core = lock(&self.0.core);
+                if core.state == BreakerState::Open {
+                    return refusal(core.until.saturating_duration_since(Instant::now()));
+                }
+            }
+            if states.changed().await.is_err() {
+                // which it is not, as long as it can be asked
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The other side has been reached beside all calls; `calls` whether there may be any.
+    pub(crate) fn reached(&self, calls: bool) {
+        self.change(|core, config| core.seen(config, true, !calls, Instant::now()));
+    }
+
+    /// The other side could not be reached.
+    pub(crate) fn not_reached(&self) {
+        self.change(|core, config| core.seen(config, false, false, Instant::now()));
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Core, &BreakerConfig) -> R) -> R {
@@ -279,6 +364,10 @@ impl CircuitBreaker {
         let before = core.phase;
         let result = change(&mut core, &inner.config);
         let changed = core.phase != before;
+        let closed = core.state == BreakerState::Closed;
+        if changed {
+            inner.closed.store(closed, Relaxed);
+        }
         drop(core);
         if changed {
             // read again under the watch's lock: the last to send sends what is last
@@ -321,6 +410,22 @@ impl CircuitBreaker {
         let unused = lock(&self.0.core).asked.elapsed();
         unused > self.0.config.open_for.saturating_mul(2)
     }
+}
+
+impl From<BreakerConfig> for CircuitBreaker {
+    fn from(config: BreakerConfig) -> Self {
+        Self::new(config)
+    }
+}
+
+#[cold]
+fn refusal(wait: Duration) -> Error {
+    let why = if wait.is_zero() {
+        "it is being probed".to_owned()
+    } else {
+        format!("it is tried again in {wait:.1?}")
+    };
+    Error::new(ErrorKind::CircuitOpen, "make a call").because(why)
 }
 
 impl std::fmt::Debug for CircuitBreaker {

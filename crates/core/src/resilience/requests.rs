@@ -215,12 +215,7 @@ impl<T> RequestPool<T> {
         let permit = address.breaker.as_ref().map(CircuitBreaker::admit);
         let permit = permit.transpose()?;
         let result = address.request(message, until).await;
-        let good = match &result {
-            Ok(_) => Some(true),
-            // an answer is a sign of life
-            Err(error) if error.remote_code().is_some() => Some(true),
-            Err(error) => CircuitBreaker::counts(error).then_some(false),
-        };
+        let good = CircuitBreaker::verdict(&result);
         if let Some(good) = good {
             choice.report(good);
         }
