@@ -34,7 +34,8 @@ use crate::statistics::{Counters, Statistics};
 use crate::worker::{Spawned, Workers};
 use offline::Offline;
 
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// In place of times that no clock reaches.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A client that connects, and connects again when the connection is lost.
 ///
@@ -272,7 +273,6 @@ impl<T> Client<T> {
     }
 
     async fn ask(&self, message: Message, deadline: Duration) -> Result<Message> {
-        // a time that no clock reaches is a year
         let until = Instant::now() + deadline.min(YEAR);
         let connected = self.shared.unless_open(self.connected());
         let session = tokio::time::timeout_at(until, connected)
@@ -366,21 +366,33 @@ impl<T> Client<T> {
     /// connect again; cuts it off after
     /// `deadline`. Messages that still wait for a connection are dropped and counted.
     pub async fn close(self, deadline: Duration) {
-        self.shared.stopping.cancel();
-        self.shared.say_goodbye();
-        self.shared.command(&Command::Close(CloseReason::Shutdown));
+        Self::close_all(&[&self], deadline).await;
+    }
+
+    /// The same with several at once.
+    pub(crate) async fn close_all(clients: &[&Self], deadline: Duration) {
+        for Self { shared, .. } in clients {
+            shared.stopping.cancel();
+            shared.say_goodbye();
+            shared.command(&Command::Close(CloseReason::Shutdown));
+        }
         let ended = async || {
-            self.shared.ended.cancelled().await;
-            self.shared.leavers.close();
-            self.shared.leavers.wait().await;
+            for Self { shared, .. } in clients {
+                shared.ended.cancelled().await;
+                shared.leavers.close();
+                shared.leavers.wait().await;
+            }
         };
-        if tokio::time::timeout(deadline, ended()).await.is_err() {
-            self.shared.command(&Command::Cut(CloseReason::Cut));
-            if tokio::time::timeout(Duration::from_secs(1), ended())
-                .await
-                .is_err()
-            {
-                self.shared.task.get().map(Spawned::abort);
+        if tokio::time::timeout(deadline, ended()).await.is_ok() {
+            return;
+        }
+        for Self { shared, .. } in clients {
+            shared.command(&Command::Cut(CloseReason::Cut));
+        }
+        let cut = Duration::from_secs(1);
+        if tokio::time::timeout(cut, ended()).await.is_err() {
+            for Self { shared, .. } in clients {
+                shared.task.get().map(Spawned::abort);
             }
         }
     }
