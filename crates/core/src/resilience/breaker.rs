@@ -66,6 +66,7 @@ pub struct BreakerStatistics {
     pub opened: u64,
 }
 
+/// What decides, without a clock and without watchers, so that loom can explore it.
 struct Core {
     state: BreakerState,
     /// Grows with each change of the state: what was let in before says nothing about now.
@@ -81,6 +82,20 @@ struct Core {
 }
 
 impl Core {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: BreakerState::Closed,
+            phase: 0,
+            until: now,
+            asked: now,
+            in_row: 0,
+            recent: VecDeque::new(),
+            probing: 0,
+            succeeded: 0,
+            statistics: BreakerStatistics::default(),
+        }
+    }
+
     fn enter(&mut self, state: BreakerState) {
         self.state = state;
         self.phase += 1;
@@ -239,17 +254,7 @@ impl CircuitBreaker {
     pub fn new(config: BreakerConfig) -> Self {
         Self(Arc::new(Inner {
             config,
-            core: Mutex::new(Core {
-                state: BreakerState::Closed,
-                phase: 0,
-                until: Instant::now(),
-                asked: Instant::now(),
-                in_row: 0,
-                recent: VecDeque::new(),
-                probing: 0,
-                succeeded: 0,
-                statistics: BreakerStatistics::default(),
-            }),
+            core: Mutex::new(Core::new(Instant::now())),
             closed: AtomicBool::new(true),
             watch: watch::Sender::new(BreakerState::Closed),
         }))
@@ -458,116 +463,7 @@ impl Drop for BreakerPermit {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
-mod tests {
-    use super::*;
-
-    async fn fail(breaker: &CircuitBreaker) -> ErrorKind {
-        let failed = async { Err::<(), _>(Error::new(ErrorKind::ConnectionRefused, "connect")) };
-        breaker.call(failed).await.unwrap_err().kind()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn opens_probes_and_closes() {
-        let breaker = CircuitBreaker::new(BreakerConfig::default());
-        let mut states = breaker.watch();
-        for _ in 0..5 {
-            assert_eq!(fail(&breaker).await, ErrorKind::ConnectionRefused);
-        }
-        assert_eq!(*states.borrow_and_update(), BreakerState::Open);
-        assert_eq!(fail(&breaker).await, ErrorKind::CircuitOpen);
-        tokio::time::advance(Duration::from_secs(30)).await;
-        let (first, second) = (breaker.admit().unwrap(), breaker.admit().unwrap());
-        assert_eq!(breaker.admit().err().unwrap().code(), -604);
-        drop(first); // cancelled: another may try
-        let third = breaker.admit().unwrap();
-        second.ended(Some(true));
-        third.ended(Some(true));
-        assert_eq!(*states.borrow_and_update(), BreakerState::Closed);
-        assert_eq!(breaker.statistics().opened, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_opens_again_and_late_results_do_not_count() {
-        let breaker = CircuitBreaker::new(BreakerConfig::default());
-        let late = breaker.admit().unwrap();
-        for _ in 0..5 {
-            fail(&breaker).await;
-        }
-        tokio::time::advance(Duration::from_secs(31)).await;
-        let probe = breaker.admit().unwrap();
-        late.ended(Some(false));
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        probe.ended(Some(false));
-        assert!(breaker.is_open());
-    }
-
-    #[tokio::test]
-    async fn what_does_not_count_and_the_rate() {
-        let breaker = CircuitBreaker::new(BreakerConfig {
-            failures: 100,
-            failure_rate: Some(0.5),
-            window: 4,
-            ..BreakerConfig::default()
-        });
-        for _ in 0..9 {
-            let ours = async { Err::<(), _>(Error::new(ErrorKind::InvalidArgument, "call")) };
-            breaker.call(ours).await.unwrap_err();
-        }
-        for _ in 0..2 {
-            breaker.call(async { Ok(()) }).await.unwrap();
-            assert_eq!(breaker.state(), BreakerState::Closed);
-            fail(&breaker).await;
-        }
-        assert_eq!(breaker.state(), BreakerState::Open);
-    }
-}
+mod tests;
 
 #[cfg(all(test, network_system_loom))]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
-mod loom_models {
-    use loom::thread;
-
-    use super::*;
-
-    #[test]
-    fn loom_never_more_probes_than_allowed() {
-        loom::model(|| {
-            let config = BreakerConfig {
-                probes: 1,
-                ..BreakerConfig::default()
-            };
-            let now = Instant::now();
-            let core = loom::sync::Arc::new(Mutex::new(Core {
-                state: BreakerState::Open,
-                phase: 1,
-                until: now,
-                asked: now,
-                in_row: 0,
-                recent: VecDeque::new(),
-                probing: 0,
-                succeeded: 0,
-                statistics: BreakerStatistics::default(),
-            }));
-            let at_once = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-            let callers: Vec<_> = (0..2)
-                .map(|_| {
-                    let (core, at_once, config) = (core.clone(), at_once.clone(), config.clone());
-                    thread::spawn(move || {
-                        let admitted = lock(&core).admit(&config, now);
-                        let Ok(phase) = admitted else { return };
-                        let others = at_once.fetch_add(1, loom::sync::atomic::Ordering::SeqCst);
-                        assert_eq!(others, 0);
-                        at_once.fetch_sub(1, loom::sync::atomic::Ordering::SeqCst);
-                        // cancelled: the state stays, the place is free again
-                        lock(&core).ended(&config, phase, None, now);
-                    })
-                })
-                .collect();
-            callers
-                .into_iter()
-                .for_each(|caller| caller.join().unwrap());
-            assert_eq!(lock(&core).probing, 0);
-        });
-    }
-}
+mod loom_models;
