@@ -187,17 +187,19 @@ async fn requests_without_answers_open_it_and_probes_close_it() {
     let beside = Beside::start().await;
     let answers = Arc::new(AtomicBool::new(false));
     let hangs = answers.clone();
+    // one that is dropped would be answered with a failure
+    let (keep, _kept) = tokio::sync::mpsc::unbounded_channel();
     let server = Server::builder()
         .listen("tcp://127.0.0.1:0")
         .envelope(true)
         .on_request(move |_, request| {
-            let answers = hangs.load(Relaxed);
+            let (answers, keep) = (hangs.load(Relaxed), keep.clone());
             async move {
-                match answers {
-                    true => request.reply("awake").await,
-                    // kept, and never answered
-                    false => Ok(std::mem::forget(request)),
+                if answers {
+                    return request.reply("awake").await;
                 }
+                let _ = keep.send(request);
+                Ok(())
             }
         })
         .start();
