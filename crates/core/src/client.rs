@@ -1,5 +1,6 @@
 //! Keeps one connection to a server alive: [`Client`].
 
+mod breaker;
 mod builder;
 mod leaving;
 mod offline;
@@ -26,11 +27,15 @@ use crate::handler::{Events, Ignore};
 use crate::link::Transports;
 use crate::message::Message;
 use crate::outbox::Command;
+use crate::resilience::CircuitBreaker;
 use crate::server::Sessions;
 use crate::session::{Session, block_on};
 use crate::statistics::{Counters, Statistics};
 use crate::worker::{Spawned, Workers};
 use offline::Offline;
+
+/// In place of times that no clock reaches.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A client that connects, and connects again when the connection is lost.
 ///
@@ -60,6 +65,7 @@ pub(crate) struct Shared {
     leavers: TaskTracker,
     offline: Mutex<Offline>,
     counters: Arc<Counters>,
+    breaker: Option<CircuitBreaker>,
     /// The session that `on_connect` has let in, and whether messages wait for it.
     begun: watch::Sender<(u64, bool)>,
     stopping: CancellationToken,
@@ -193,9 +199,15 @@ impl<T> Client<T> {
     ///
     /// # Errors
     /// [`ErrorKind::QueueFull`] when the offline queue is full, [`ErrorKind::ConnectionClosed`]
-    /// when the client has ended; else as [`Session::send`].
+    /// when the client has ended, [`ErrorKind::CircuitOpen`] when its
+    /// [circuit breaker](ClientBuilder::circuit_breaker) is open; else as [`Session::send`].
     pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
-        let mut message = message.into();
+        self.shared.pass()?;
+        self.send_anyway(message.into()).await
+    }
+
+    /// Sends a message, or keeps it for later, whatever the breaker says.
+    async fn send_anyway(&self, mut message: Message) -> Result<()> {
         let mut session = self.shared.current();
         loop {
             if let Some(session) = session.take() {
@@ -219,6 +231,7 @@ impl<T> Client<T> {
     /// # Errors
     /// As [`send`](Self::send); the messages before the one that fails are sent.
     pub async fn send_batch(&self, batch: impl Into<MessageBatch>) -> Result<()> {
+        self.shared.pass()?;
         let batch: MessageBatch = batch.into();
         let messages = batch.into_messages();
         let mut rest = &messages[..];
@@ -230,7 +243,7 @@ impl<T> Client<T> {
             }
         }
         for message in rest {
-            self.send(message.clone()).await?;
+            self.send_anyway(message.clone()).await?;
         }
         Ok(())
     }
@@ -239,7 +252,8 @@ impl<T> Client<T> {
     /// for the [request timeout](crate::config::SessionConfig::request_timeout). Needs the envelope.
     ///
     /// # Errors
-    /// As [`Session::request_within`].
+    /// As [`Session::request_within`]; [`ErrorKind::CircuitOpen`], without waiting for a connection,
+    /// when its [circuit breaker](ClientBuilder::circuit_breaker) is open.
     pub async fn request(&self, message: impl Into<Message>) -> Result<Message> {
         self.request_within(message, self.shared.request_timeout)
             .await
@@ -248,14 +262,20 @@ impl<T> Client<T> {
     /// As [`request`](Self::request), with a deadline.
     ///
     /// # Errors
-    /// As [`Session::request_within`].
+    /// As `request`.
     pub async fn request_within(
         &self,
         message: impl Into<Message>,
         deadline: Duration,
     ) -> Result<Message> {
-        let until = Instant::now() + deadline;
-        let session = tokio::time::timeout_at(until, self.connected())
+        let request = self.ask(message.into(), deadline);
+        self.shared.guard(request).await
+    }
+
+    async fn ask(&self, message: Message, deadline: Duration) -> Result<Message> {
+        let until = Instant::now() + deadline.min(YEAR);
+        let connected = self.shared.unless_open(self.connected());
+        let session = tokio::time::timeout_at(until, connected)
             .await
             .map_err(|_| {
                 Error::new(ErrorKind::Timeout, "send a request")
@@ -321,6 +341,13 @@ impl<T> Client<T> {
         self.shared.state.subscribe()
     }
 
+    /// The [circuit breaker](ClientBuilder::circuit_breaker), where there is one: its state, every
+    /// change of it, and what it has seen and refused.
+    #[must_use]
+    pub fn breaker(&self) -> Option<CircuitBreaker> {
+        self.shared.breaker.clone()
+    }
+
     /// Messages and bytes that wait for a connection.
     #[must_use]
     pub fn offline_queue(&self) -> (usize, usize) {
@@ -339,21 +366,33 @@ impl<T> Client<T> {
     /// connect again; cuts it off after
     /// `deadline`. Messages that still wait for a connection are dropped and counted.
     pub async fn close(self, deadline: Duration) {
-        self.shared.stopping.cancel();
-        self.shared.say_goodbye();
-        self.shared.command(&Command::Close(CloseReason::Shutdown));
+        Self::close_all(&[&self], deadline).await;
+    }
+
+    /// The same with several at once.
+    pub(crate) async fn close_all(clients: &[&Self], deadline: Duration) {
+        for Self { shared, .. } in clients {
+            shared.stopping.cancel();
+            shared.say_goodbye();
+            shared.command(&Command::Close(CloseReason::Shutdown));
+        }
         let ended = async || {
-            self.shared.ended.cancelled().await;
-            self.shared.leavers.close();
-            self.shared.leavers.wait().await;
+            for Self { shared, .. } in clients {
+                shared.ended.cancelled().await;
+                shared.leavers.close();
+                shared.leavers.wait().await;
+            }
         };
-        if tokio::time::timeout(deadline, ended()).await.is_err() {
-            self.shared.command(&Command::Cut(CloseReason::Cut));
-            if tokio::time::timeout(Duration::from_secs(1), ended())
-                .await
-                .is_err()
-            {
-                self.shared.task.get().map(Spawned::abort);
+        if tokio::time::timeout(deadline, ended()).await.is_ok() {
+            return;
+        }
+        for Self { shared, .. } in clients {
+            shared.command(&Command::Cut(CloseReason::Cut));
+        }
+        let cut = Duration::from_secs(1);
+        if tokio::time::timeout(cut, ended()).await.is_err() {
+            for Self { shared, .. } in clients {
+                shared.task.get().map(Spawned::abort);
             }
         }
     }

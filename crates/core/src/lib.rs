@@ -66,8 +66,9 @@ pub use pool::{ConnectionPool, PoolConfig, PoolStatistics, PooledConnection};
 pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;
 pub use resilience::{
-    Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit, BreakerState,
-    BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RetryBudget,
+    AddressStatistics, Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit,
+    BreakerState, BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig,
+    RequestPoolStatistics, RetryBudget,
 };
 pub use server::{
     BroadcastReport, DrainReport, Host, Server, ServerBuilder, ServerState, Sessions,

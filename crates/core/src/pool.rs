@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result, Side};
 use crate::link::Transports;
 use crate::resilience::CircuitBreaker;
 use config::Counters;
-use guard::{Discard, Idle, Permit, is_usable};
+use guard::{Discard, Held, Idle, Kept, Permit, hold, is_usable, let_go};
 use slots::{Got, Limits, Refused, Slots};
 
 /// Connections by URL, lent one at a time to whoever asks first. Cheap to clone; clones are the same
@@ -39,7 +39,7 @@ pub struct ConnectionPool<T: Transports>(Arc<Inner<T>>);
 struct Inner<T: Transports> {
     transports: T,
     config: PoolConfig,
-    slots: Slots<Idle<T::Link>>,
+    slots: Slots<Kept<T::Link>>,
     counters: Counters,
     breakers: Mutex<HashMap<Arc<str>, CircuitBreaker>>,
     warm: Mutex<HashMap<Arc<str>, usize>>,
@@ -131,26 +131,28 @@ impl<T: Transports> ConnectionPool<T> {
             error
         };
         let started = Instant::now();
-        let (permit, idle) = tokio::time::timeout(deadline, self.place(url))
+        let (permit, held) = tokio::time::timeout(deadline, self.place(url))
             .await
             .map_err(|_| late(none_free(url, deadline)))??;
-        let idle = match idle {
-            Some(idle) => idle,
+        let held = match held {
+            Some(held) => held,
             None => {
                 let left = deadline.saturating_sub(started.elapsed());
                 let connecting = self.0.connect(permit.key(), Some((left, deadline)));
-                connecting.await.map_err(|error| match error.kind() {
+                let made = self.0.closed.run_until_cancelled(connecting).await;
+                let made = made.ok_or_else(|| refusal(url, Refused::Closed))?;
+                made.map_err(|error| match error.kind() {
                     ErrorKind::ConnectionTimeout => late(error),
                     _ => error,
                 })?
             }
         };
         self.0.counters.acquired.fetch_add(1, Relaxed);
-        Ok(PooledConnection::new(permit, idle))
+        Ok(PooledConnection::new(permit, held))
     }
 
     /// Waits for an idle connection that is well, or for room for a new one.
-    async fn place(&self, url: &str) -> Result<(Permit<T>, Option<Idle<T::Link>>)> {
+    async fn place(&self, url: &str) -> Result<(Permit<T>, Option<Held<T::Link>>)> {
         let inner = &self.0;
         let key: Arc<str> = url.into();
         let refused = |refused| refusal(url, refused);
@@ -164,9 +166,10 @@ impl<T: Transports> ConnectionPool<T> {
         place.ticket = None;
         let got = got.map_err(refused)?;
         let permit = Permit::new(inner.clone(), key.clone());
-        if let Got::Item(mut idle) = got {
-            match inner.check(&mut idle).await {
-                None => return Ok((permit, Some(idle))),
+        if let Got::Item(kept) = got {
+            let mut held = hold(kept).await;
+            match inner.check(&mut held).await {
+                None => return Ok((permit, Some(held))),
                 Some(why) => inner.counters.discarded(why),
             }
         }
@@ -206,6 +209,7 @@ impl<T: Transports> ConnectionPool<T> {
 
     /// Hands out nothing more, closes what is idle, and waits until everything that is lent has come
     /// back, at most for `deadline`. Whether everything has; what has not is discarded when it does.
+    /// Calls that wait, or connect, fail at once. It stays closed when this is dropped.
     pub async fn close(&self, deadline: Duration) -> bool {
         self.0.closed.cancel();
         for idle in self.0.slots.close() {
@@ -249,7 +253,7 @@ impl<T: Transports> Drop for Inner<T> {
 
 impl<T: Transports> Inner<T> {
     /// Drops what had to make room.
-    fn evicted(&self, evicted: Vec<Idle<T::Link>>) {
+    fn evicted(&self, evicted: Vec<Kept<T::Link>>) {
         for idle in evicted {
             let why = if self.slots.is_closed() {
                 Discard::Closed
@@ -286,7 +290,7 @@ impl<T: Transports> Inner<T> {
         &self,
         key: &Arc<str>,
         within: Option<(Duration, Duration)>,
-    ) -> Result<Idle<T::Link>> {
+    ) -> Result<Held<T::Link>> {
         // not a failure of the peer's, and no reason to remember it
         let _: Address = key.parse()?;
         let connecting = async {
@@ -304,7 +308,8 @@ impl<T: Transports> Inner<T> {
         match connection {
             Ok(connection) => {
                 self.counters.created.fetch_add(1, Relaxed);
-                Ok(Idle::new(connection, &self.config))
+                let idle = Idle::new(connection, &self.config);
+                Ok(hold(Arc::new(idle.into())).await)
             }
             Err(error) => {
                 self.counters.failed.fetch_add(1, Relaxed);
@@ -316,11 +321,14 @@ impl<T: Transports> Inner<T> {
     /// Opens what is missing, each connection on its own.
     fn warm_up(self: &Arc<Self>, key: &Arc<str>, least: usize) {
         while self.slots.reserve(key, least) {
-            let permit = Permit::new(self.clone(), key.clone());
+            let mut permit = Permit::new(self.clone(), key.clone());
             self.runtime.spawn(async move {
-                match permit.inner().connect(permit.key(), None).await {
-                    Ok(idle) => permit.put(idle),
-                    Err(error) => tracing::debug!(%error, "a warm connection failed"),
+                let connecting = permit.inner().connect(permit.key(), None);
+                let made = permit.inner().closed.run_until_cancelled(connecting).await;
+                match made {
+                    Some(Ok(held)) => permit.put(let_go(held)),
+                    Some(Err(error)) => tracing::debug!(%error, "a warm connection failed"),
+                    None => {}
                 }
             });
         }
@@ -329,11 +337,12 @@ impl<T: Transports> Inner<T> {
     /// Looks at every idle connection: closes those that are over, answers and sends pings.
     async fn look_after(self: &Arc<Self>) {
         // all have their permits first: dropped in the middle, this loses none
-        let own = |(key, idle)| (Permit::new(self.clone(), key), idle);
+        let own = |(key, kept)| (kept, Permit::new(self.clone(), key));
         let due: Vec<_> = self.slots.take_idle().into_iter().map(own).collect();
-        for (permit, mut idle) in due {
-            match self.check(&mut idle).await {
-                None => permit.put(idle),
+        for (kept, mut permit) in due {
+            let mut held = hold(kept).await;
+            match self.check(&mut held).await {
+                None => permit.put(let_go(held)),
                 Some(why) => self.counters.discarded(why),
             }
         }

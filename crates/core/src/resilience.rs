@@ -4,9 +4,13 @@
 mod balancer;
 mod breaker;
 mod budget;
+mod gate;
+mod lines;
 mod requests;
+mod statistics;
 
 pub use balancer::{Balance, Balancer, BalancerConfig, Choice};
 pub use breaker::{BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, CircuitBreaker};
 pub use budget::RetryBudget;
 pub use requests::{RequestPool, RequestPoolConfig};
+pub use statistics::{AddressStatistics, RequestPoolStatistics};

@@ -83,16 +83,16 @@ pub use network_system_core::Pipelines;
 pub use network_system_core::config::{Backoff, OverflowPolicy};
 pub use network_system_core::wire::Framing;
 pub use network_system_core::{
-    Address, AddressError, Balance, Balancer, BalancerConfig, Bound, BreakerConfig, BreakerPermit,
-    BreakerState, BreakerStatistics, BroadcastReport, Choice, CircuitBreaker, ClientState,
-    CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Goodbye, Handler, Host,
-    HttpInfo, HttpStatistics, Ignore, InQueue, Inbox, IntoMessage, Introduced, Latency, Link,
-    LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind, MessageRef,
-    NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo,
-    PoolConfig, PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result,
-    RetryBudget, Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink,
-    Sockets, Source, Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config,
-    noise_key, read_proxy_header, threads, wire,
+    Address, AddressError, AddressStatistics, Balance, Balancer, BalancerConfig, Bound,
+    BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, BroadcastReport, Choice,
+    CircuitBreaker, ClientState, CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind,
+    Events, Goodbye, Handler, Host, HttpInfo, HttpStatistics, Ignore, InQueue, Inbox, IntoMessage,
+    Introduced, Latency, Link, LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch,
+    MessageKind, MessageRef, NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate,
+    Piped, PipelineInfo, PoolConfig, PoolStatistics, ProxyInfo, ReadyPipeline, Request,
+    RequestPoolConfig, RequestPoolStatistics, Result, RetryBudget, Sending, Sent, ServerState,
+    Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
+    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, threads, wire,
 };
 #[cfg(feature = "grpc")]
 pub use network_system_transports::grpc;

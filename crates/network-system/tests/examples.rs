@@ -273,6 +273,22 @@ async fn pool() {
     );
 }
 
+#[cfg(all(feature = "compression", feature = "noise"))]
+#[tokio::test]
+async fn pipeline() {
+    let printed = run("pipeline").await;
+    assert_in_order(
+        &printed,
+        &[
+            "compression: zstd",
+            "encryption: Noise XX",
+            "110000 bytes from a known client: true",
+            "less than a tenth on the wire: true",
+            "a stranger got an answer: false",
+        ],
+    );
+}
+
 #[tokio::test]
 async fn reconnect() {
     let printed = run("reconnect").await;

@@ -23,6 +23,7 @@ use crate::handler::{Events, Handler, Ignore, Others, Outcome};
 use crate::link::Transports;
 use crate::message::Message;
 use crate::requests::Request;
+use crate::resilience::CircuitBreaker;
 use crate::server::Sessions;
 use crate::session::Session;
 use crate::statistics::Counters;
@@ -39,6 +40,7 @@ pub struct ClientBuilder<T, H> {
     config: ClientConfig,
     handler: H,
     workers: Option<Workers>,
+    breaker: Option<CircuitBreaker>,
 }
 
 impl<T: Transports> ClientBuilder<T, Events<Ignore>> {
@@ -53,6 +55,7 @@ impl<T: Transports> ClientBuilder<T, Events<Ignore>> {
             config: ClientConfig::default(),
             handler,
             workers: None,
+            breaker: None,
         }
     }
 }
@@ -84,6 +87,7 @@ impl<T: Transports, M> ClientBuilder<T, Events<M>> {
             config: self.config,
             handler,
             workers: self.workers,
+            breaker: self.breaker,
         }
     }
 
@@ -126,6 +130,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             config: self.config,
             handler,
             workers: self.workers,
+            breaker: self.breaker,
         }
     }
 
@@ -140,6 +145,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             config: self.config,
             handler: self.handler.on_pool(pool),
             workers: self.workers,
+            breaker: self.breaker,
         }
     }
 
@@ -150,6 +156,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             config: self.config,
             handler: self.handler,
             workers: self.workers,
+            breaker: self.breaker,
         }
     }
 
@@ -189,6 +196,35 @@ impl<T: Transports, H> ClientBuilder<T, H> {
     /// How long a request may take when the call gives no deadline. Default: 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.session.request_timeout = timeout;
+        self
+    }
+
+    /// Makes calls fail at once, with [`ErrorKind::CircuitOpen`], while the server is not well,
+    /// instead of keeping messages for later and letting requests wait. Default: none.
+    ///
+    /// It counts requests that get no answer, rounds over all addresses in which no connection could
+    /// be made, and connections that end before the peer has said anything. What was kept or asked
+    /// before it opened stays kept or asked, but a request that still waits for a connection ends.
+    /// Connecting goes on as [`reconnect`](Self::reconnect) says; a connection that proves itself makes
+    /// the breaker half open at once: then messages pass, and requests are the probes that close it.
+    /// (Without the envelope there are none, and the connection closes it.) It is seen through
+    /// [`Client::breaker`]. Clients of the same server may share one.
+    ///
+    /// ```
+    /// use network_system_core::{BreakerConfig, Client, Memory};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> network_system_core::Result<()> {
+    /// let client = Client::<Memory>::builder("memory://somewhere")
+    ///     .circuit_breaker(BreakerConfig::default())
+    ///     .start()?;
+    /// let breaker = client.breaker().expect("it has one");
+    /// println!("{:?}, {:?}", breaker.state(), breaker.statistics());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn circuit_breaker(mut self, breaker: impl Into<CircuitBreaker>) -> Self {
+        self.breaker = Some(breaker.into());
         self
     }
 
@@ -301,6 +337,7 @@ impl<T: Transports, H> ClientBuilder<T, H> {
             leavers: TaskTracker::new(),
             offline: Mutex::new(Offline::new(config.offline_queue)),
             counters: Arc::new(Counters::new()),
+            breaker: self.breaker,
             begun: watch::Sender::new((0, false)),
             stopping: CancellationToken::new(),
             task: OnceLock::new(),

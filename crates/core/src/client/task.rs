@@ -142,7 +142,9 @@ impl<T: Transports, H: Handler> Task<T, H> {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Error::new(ErrorKind::InvalidArgument, "connect")))
+        let error = last.unwrap_or_else(|| Error::new(ErrorKind::InvalidArgument, "connect"));
+        self.shared.not_reached(&error);
+        Err(error)
     }
 
     /// How old a connection is that has proved itself without a word of the peer.
@@ -176,10 +178,11 @@ impl<T: Transports, H: Handler> Task<T, H> {
         );
         let mut running = Box::pin(driver.run());
         let mut before = 0;
+        let mut told = false;
         let ended = tokio::select! {
             biased;
             reason = &mut running => Some(reason),
-            () = self.flush(&session, &mut before) => None,
+            () = self.flush(&session, &mut before, &mut told) => None,
         };
         let reason = match ended {
             Some(reason) => reason,
@@ -204,6 +207,11 @@ impl<T: Transports, H: Handler> Task<T, H> {
         let heard =
             session.statistics().bytes_in > 0 && !matches!(reason, CloseReason::Protocol(_));
         let proved = heard || session.statistics().age >= self.proof();
+        match (told, proved) {
+            (true, _) => {}
+            (false, true) => shared.reached(&session),
+            (false, false) => shared.turned_away(&reason),
+        }
         let left = session.peer_is_leaving();
         Some(End {
             reason,
@@ -213,15 +221,22 @@ impl<T: Transports, H: Handler> Task<T, H> {
     }
 
     /// Sends what waits for the connection, before anything sent from now on, once the connection
-    /// has proved itself. `before` is what the session had written before, or what is settled.
-    async fn flush(&self, session: &Session, before: &mut u64) {
+    /// has proved itself. `before` is what the session had written before, or what is settled; `told`
+    /// whether the circuit breaker knows that it has proved itself.
+    async fn flush(&self, session: &Session, before: &mut u64, told: &mut bool) {
         let shared = &self.shared;
         let mut begun = shared.begun.subscribe();
         let waits = match begun.wait_for(|(id, _)| *id == session.id()).await {
             Ok(begun) => begun.1,
             Err(_) => false,
         };
-        if !waits || !self.proves(session).await {
+        // nobody needs to know otherwise
+        if !(waits || shared.breaker.is_some()) || !self.proves(session).await {
+            return;
+        }
+        *told = true;
+        shared.reached(session);
+        if !waits {
             return;
         }
         *before = session.statistics().messages_out;

@@ -66,7 +66,8 @@ impl PoolConfig {
     }
 }
 
-/// What a [`ConnectionPool`](crate::ConnectionPool) holds and has done.
+/// What a [`ConnectionPool`](crate::ConnectionPool) holds and has done. What it does at one address
+/// shows in its [breaker](crate::ConnectionPool::breaker).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStatistics {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::{Inner, PoolConfig};
@@ -56,6 +57,25 @@ impl<L: Link> Idle<L> {
     }
 }
 
+/// A connection as the pool keeps it. The lock is never waited for: who has been given the connection
+/// is alone with it. It is there because its guard lends what is in it and can still be dropped,
+/// which a value in the guard itself could not be without being absent at some time.
+pub(super) type Kept<L> = Arc<Mutex<Idle<L>>>;
+
+/// A connection that somebody has been given.
+pub(super) type Held<L> = OwnedMutexGuard<Idle<L>>;
+
+/// Takes what one has been given; ready at once.
+pub(super) async fn hold<L>(kept: Kept<L>) -> Held<L> {
+    // a task that has used up its turn would wait here all the same
+    tokio::task::unconstrained(kept.lock_owned()).await
+}
+
+/// Lets go of it.
+pub(super) fn let_go<L>(held: Held<L>) -> Kept<L> {
+    OwnedMutexGuard::mutex(&held).clone()
+}
+
 /// Whether a connection that nobody uses is as it should be: open, with nothing unread or unsent.
 /// Answers the peer's pings, and sends ours when one is due.
 pub(super) fn is_usable<L: Link>(connection: &mut Connection<L>, cx: &mut Context<'_>) -> bool {
@@ -87,10 +107,10 @@ impl<T: Transports> Permit<T> {
         &self.key
     }
 
-    /// Gives it back with a connection.
-    pub(super) fn put(mut self, idle: Idle<T::Link>) {
+    /// Gives it back with a connection, which nobody holds any more.
+    pub(super) fn put(&mut self, kept: Kept<T::Link>) {
         self.held = false;
-        self.inner.evicted(self.inner.slots.put(&self.key, idle));
+        self.inner.evicted(self.inner.slots.put(&self.key, kept));
         self.inner.returned.notify_waiters();
     }
 }
@@ -109,15 +129,32 @@ impl<T: Transports> Drop for Permit<T> {
 /// A task that stops between sending a request and receiving its answer must
 /// [`discard`](Self::discard) the connection, or use [`exchange`](Self::exchange), which does.
 pub struct PooledConnection<T: Transports> {
-    /// Both are there until the drop.
-    lent: Option<(Permit<T>, Idle<T::Link>)>,
+    /// Dropped before the permit: let go before it is given back, or closed before somebody else may
+    /// open one in its place.
+    lent: Held<T::Link>,
+    back: Back<T>,
     discard: bool,
 }
 
+/// What is given back once the connection is let go.
+struct Back<T: Transports> {
+    permit: Permit<T>,
+    kept: Option<Kept<T::Link>>,
+}
+
+impl<T: Transports> Drop for Back<T> {
+    fn drop(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            self.permit.put(kept);
+        }
+    }
+}
+
 impl<T: Transports> PooledConnection<T> {
-    pub(super) fn new(permit: Permit<T>, idle: Idle<T::Link>) -> Self {
+    pub(super) fn new(permit: Permit<T>, lent: Held<T::Link>) -> Self {
         Self {
-            lent: Some((permit, idle)),
+            lent,
+            back: Back { permit, kept: None },
             discard: false,
         }
     }
@@ -145,55 +182,46 @@ impl<T: Transports> PooledConnection<T> {
     }
 }
 
-// the connection is there until the drop
-#[allow(clippy::expect_used)]
 impl<T: Transports> Deref for PooledConnection<T> {
     type Target = Connection<T::Link>;
 
     fn deref(&self) -> &Self::Target {
-        &self.lent.as_ref().expect("lent until dropped").1.connection
+        &self.lent.connection
     }
 }
 
-#[allow(clippy::expect_used)] // as above
 impl<T: Transports> DerefMut for PooledConnection<T> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.lent.as_mut().expect("lent until dropped").1.connection
+        &mut self.lent.connection
     }
 }
 
 impl<T: Transports> Drop for PooledConnection<T> {
     fn drop(&mut self) {
-        let Some((permit, mut idle)) = self.lent.take() else {
-            return;
-        };
+        let idle = &mut *self.lent;
+        let inner = self.back.permit.inner();
         idle.since = Instant::now();
-        let why = if permit.inner.slots.is_closed() {
+        let why = if inner.slots.is_closed() {
             Some(Discard::Closed)
         } else if self.discard || std::thread::panicking() {
             Some(Discard::User)
-        } else if !is_usable_now::<T>(&permit, &mut idle) {
+        } else if !is_usable_now(inner, idle) {
             Some(Discard::Broken)
         } else {
-            idle.is_over(&permit.inner.config, idle.since)
+            idle.is_over(&inner.config, idle.since)
                 .filter(|why| *why == Discard::Age)
         };
         match why {
-            None => permit.put(idle),
-            Some(why) => {
-                permit.inner.counters.discarded(why);
-                // closed before somebody else may open one in its place
-                drop(idle);
-                drop(permit);
-            }
+            None => self.back.kept = Some(OwnedMutexGuard::mutex(&self.lent).clone()),
+            Some(why) => inner.counters.discarded(why),
         }
     }
 }
 
 /// As [`is_usable`], from anywhere: a guard may be dropped outside of its runtime, or when that is
 /// gone, where tokio's timers panic.
-fn is_usable_now<T: Transports>(permit: &Permit<T>, idle: &mut Idle<T::Link>) -> bool {
-    let _entered = permit.inner.runtime.enter();
+fn is_usable_now<T: Transports>(inner: &Inner<T>, idle: &mut Idle<T::Link>) -> bool {
+    let _entered = inner.runtime.enter();
     let check = || {
         let look = std::future::poll_fn(|cx| Poll::Ready(is_usable(&mut idle.connection, cx)));
         let look = std::pin::pin!(tokio::task::unconstrained(look));

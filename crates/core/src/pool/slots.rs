@@ -291,12 +291,15 @@ impl<T> Slots<T> {
         each.collect()
     }
 
-    /// Nothing is handed out any more; the idle items.
+    /// Nothing is handed out any more; the idle items, and those that have been given and not taken.
     pub(super) fn close(&self) -> Vec<T> {
         let mut state = lock(&self.state);
         state.closed = true;
         let waiters = std::mem::take(&mut state.waiters);
         let mut idle = Vec::new();
+        for (key, got) in std::mem::take(&mut state.granted).into_values() {
+            idle.extend(state.give_back(&key, got));
+        }
         let names: Vec<_> = state.keys.keys().cloned().collect();
         for name in names {
             while let Some(item) = state.keys.get_mut(&name).and_then(|k| k.idle.pop_front()) {
@@ -394,6 +397,23 @@ mod tests {
         assert_eq!(slots.put(&key, 5), [5]);
         assert_eq!(slots.level(), Level::default());
     }
+
+    #[test]
+    fn what_was_given_and_not_taken_ends_with_closing() {
+        let slots = slots(1, 2);
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let first = slots.enter(&a).unwrap().0;
+        assert_eq!(poll(&slots, first), Poll::Ready(Ok(Got::Room)));
+        slots.put(&a, 7);
+        let item = slots.enter(&a).unwrap().0;
+        let room = slots.enter(&b).unwrap().0;
+        assert_eq!(slots.close(), [7]);
+        for ticket in [item, room] {
+            assert_eq!(poll(&slots, ticket), Poll::Ready(Err(Refused::Closed)));
+            assert!(slots.leave(ticket).is_empty());
+        }
+        assert_eq!(slots.level(), Level::default());
+    }
 }
 
 #[cfg(all(test, network_system_loom))]
@@ -430,9 +450,13 @@ mod loom_models {
     }
 
     fn acquire(slots: &Slots<u32>, key: &Arc<str>) -> Result<Got<u32>, Refused> {
+        let (ticket, _) = slots.enter(key)?;
+        wait(slots, ticket)
+    }
+
+    fn wait(slots: &Slots<u32>, ticket: u64) -> Result<Got<u32>, Refused> {
         let bell = Arc::new(Bell(Notify::new()));
         let waker = Waker::from(bell.clone());
-        let (ticket, _) = slots.enter(key)?;
         loop {
             match slots.poll(ticket, &waker) {
                 Poll::Ready(got) => return got,
@@ -508,6 +532,70 @@ mod loom_models {
             slots.close();
             assert_eq!(waiter.join().unwrap(), Err(Refused::Closed));
             assert_eq!(slots.put(&key, 1), [1]);
+            assert_eq!(slots.level(), Level::default());
+        });
+    }
+
+    /// Two in the queue, and one that comes while the item is returned: nobody overtakes.
+    #[test]
+    fn loom_who_came_first_is_served_first() {
+        model(|| {
+            let slots = slots();
+            let key: Arc<str> = "a".into();
+            acquire(&slots, &key).unwrap();
+            let first = slots.enter(&key).unwrap().0;
+            let second = slots.enter(&key).unwrap().0;
+            let turn = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+            let serve = |ticket: Option<u64>, place: usize| {
+                let (slots, key, turn) = (slots.clone(), key.clone(), turn.clone());
+                thread::spawn(move || {
+                    let got = match ticket {
+                        Some(ticket) => wait(&slots, ticket),
+                        None => acquire(&slots, &key),
+                    };
+                    assert_eq!(got, Ok(Got::Item(1)));
+                    let before = turn.fetch_add(1, loom::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(before, place);
+                    slots.put(&key, 1);
+                })
+            };
+            let late = serve(None, 2);
+            let waiters = [serve(Some(second), 1), serve(Some(first), 0)];
+            slots.put(&key, 1);
+            waiters.into_iter().for_each(|user| user.join().unwrap());
+            late.join().unwrap();
+            assert_eq!((slots.level().open, slots.level().idle), (1, 1));
+        });
+    }
+
+    /// The one in front leaves while the item comes back: the next one has it, not the newcomer.
+    #[test]
+    fn loom_the_place_of_one_that_leaves_goes_to_the_next() {
+        model(|| {
+            let slots = slots();
+            let key: Arc<str> = "a".into();
+            acquire(&slots, &key).unwrap();
+            let first = slots.enter(&key).unwrap().0;
+            let second = slots.enter(&key).unwrap().0;
+            let quitter = {
+                let slots = slots.clone();
+                thread::spawn(move || drop(slots.leave(first)))
+            };
+            let newcomer = {
+                let (slots, key) = (slots.clone(), key.clone());
+                thread::spawn(move || {
+                    let (ticket, _) = slots.enter(&key).unwrap();
+                    // the second has it, or has not taken it yet
+                    let bell = Waker::from(Arc::new(Bell(Notify::new())));
+                    assert!(slots.poll(ticket, &bell).is_pending());
+                    slots.leave(ticket);
+                })
+            };
+            slots.put(&key, 1);
+            quitter.join().unwrap();
+            newcomer.join().unwrap();
+            assert_eq!(wait(&slots, second), Ok(Got::Item(1)));
+            slots.release(&key);
             assert_eq!(slots.level(), Level::default());
         });
     }

@@ -168,6 +168,12 @@ impl Balancer {
             .collect()
     }
 
+    /// Whether each address is left out now.
+    pub(crate) fn are_ejected(&self) -> Vec<bool> {
+        let now = Instant::now();
+        self.health().iter().map(|one| one.is_out(now)).collect()
+    }
+
     fn health(&self) -> MutexGuard<'_, Vec<Health>> {
         self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -55,9 +56,9 @@ pub enum BreakerState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerStatistics {
-    /// Calls that succeeded.
+    /// Calls that succeeded, and connections of a client that proved themselves.
     pub successes: u64,
-    /// Calls that failed in a way that counts.
+    /// Calls that failed in a way that counts, and connects of a client that did.
     pub failures: u64,
     /// Calls that were refused.
     pub refused: u64,
@@ -65,6 +66,7 @@ pub struct BreakerStatistics {
     pub opened: u64,
 }
 
+/// What decides, without a clock and without watchers, so that loom can explore it.
 struct Core {
     state: BreakerState,
     /// Grows with each change of the state: what was let in before says nothing about now.
@@ -80,6 +82,20 @@ struct Core {
 }
 
 impl Core {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: BreakerState::Closed,
+            phase: 0,
+            until: now,
+            asked: now,
+            in_row: 0,
+            recent: VecDeque::new(),
+            probing: 0,
+            succeeded: 0,
+            statistics: BreakerStatistics::default(),
+        }
+    }
+
     fn enter(&mut self, state: BreakerState) {
         self.state = state;
         self.phase += 1;
@@ -109,19 +125,52 @@ impl Core {
         }
     }
 
+    /// For how long what is no call is to be refused, where it is.
+    fn pass(&mut self, now: Instant) -> Result<(), Duration> {
+        if self.state == BreakerState::Open && now < self.until {
+            self.statistics.refused += 1;
+            return Err(self.until.saturating_duration_since(now));
+        }
+        Ok(())
+    }
+
     /// A call has ended: well, badly, or (`None`) in a way that says nothing.
     fn ended(&mut self, config: &BreakerConfig, phase: u64, good: Option<bool>, now: Instant) {
-        match good {
-            Some(true) => self.statistics.successes += 1,
-            Some(false) => self.statistics.failures += 1,
-            None => {}
-        }
+        self.count(good);
         if phase != self.phase {
             return;
         }
         if self.state == BreakerState::HalfOpen {
             self.probing = self.probing.saturating_sub(1);
         }
+        self.learn(config, good, now);
+    }
+
+    /// Something beside calls shows now how the other side is. That it is there again ends the wait;
+    /// it is `enough` to close where no call will come to show more.
+    fn seen(&mut self, config: &BreakerConfig, good: bool, enough: bool, now: Instant) {
+        self.count(Some(good));
+        match (self.state, good) {
+            (BreakerState::Open, false) => return,
+            (BreakerState::Open, true) => self.enter(BreakerState::HalfOpen),
+            _ => {}
+        }
+        if enough && self.state == BreakerState::HalfOpen && good {
+            self.enter(BreakerState::Closed);
+        }
+        self.learn(config, Some(good), now);
+    }
+
+    fn count(&mut self, good: Option<bool>) {
+        match good {
+            Some(true) => self.statistics.successes += 1,
+            Some(false) => self.statistics.failures += 1,
+            None => {}
+        }
+    }
+
+    /// What a result means for the state.
+    fn learn(&mut self, config: &BreakerConfig, good: Option<bool>, now: Instant) {
         match (self.state, good) {
             (BreakerState::HalfOpen, Some(true)) => {
                 self.succeeded += 1;
@@ -171,6 +220,8 @@ impl Core {
 struct Inner {
     config: BreakerConfig,
     core: Mutex<Core>,
+    /// Whether it is closed, for those who need not know it to the moment.
+    closed: AtomicBool,
     watch: watch::Sender<BreakerState>,
 }
 
@@ -203,17 +254,8 @@ impl CircuitBreaker {
     pub fn new(config: BreakerConfig) -> Self {
         Self(Arc::new(Inner {
             config,
-            core: Mutex::new(Core {
-                state: BreakerState::Closed,
-                phase: 0,
-                until: Instant::now(),
-                asked: Instant::now(),
-                in_row: 0,
-                recent: VecDeque::new(),
-                probing: 0,
-                succeeded: 0,
-                statistics: BreakerStatistics::default(),
-            }),
+            core: Mutex::new(Core::new(Instant::now())),
+            closed: AtomicBool::new(true),
             watch: watch::Sender::new(BreakerState::Closed),
         }))
     }
@@ -257,20 +299,68 @@ impl CircuitBreaker {
     /// [`ErrorKind::CircuitOpen`].
     pub fn admit(&self) -> Result<BreakerPermit> {
         let admitted = self.change(|core, config| core.admit(config, Instant::now()));
-        match admitted {
-            Ok(phase) => Ok(BreakerPermit {
-                breaker: self.clone(),
-                phase,
-                done: false,
-            }),
-            Err(wait) => Err(Error::new(ErrorKind::CircuitOpen, "make a call").because(
-                if wait.is_zero() {
-                    "it is being probed".to_owned()
-                } else {
-                    format!("it is tried again in {wait:.1?}")
-                },
-            )),
+        let phase = admitted.map_err(refusal)?;
+        Ok(BreakerPermit {
+            breaker: self.clone(),
+            phase,
+            done: false,
+        })
+    }
+
+    /// Whether a result says that the other side is well; `None` when it says nothing.
+    pub(crate) fn verdict<T>(result: &Result<T>) -> Option<bool> {
+        match result {
+            Ok(_) => Some(true),
+            // an answer is a sign of life
+            Err(error) if error.remote_code().is_some() => Some(true),
+            Err(error) => Self::counts(error).then_some(false),
         }
+    }
+
+    /// Lets through what is no call, unless it is open. Costs next to nothing when it is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CircuitOpen`].
+    #[inline]
+    pub(crate) fn pass(&self) -> Result<()> {
+        if self.0.closed.load(Relaxed) {
+            return Ok(());
+        }
+        self.pass_slowly()
+    }
+
+    #[cold]
+    fn pass_slowly(&self) -> Result<()> {
+        let passed = self.change(|core, _| core.pass(Instant::now()));
+        passed.map_err(refusal)
+    }
+
+    /// Waits until it is open, and says so.
+    pub(crate) async fn opened(&self) -> Error {
+        let mut states = self.watch();
+        loop {
+            states.borrow_and_update();
+            {
+                let core = lock(&self.0.core);
+                if core.state == BreakerState::Open {
+                    return refusal(core.until.saturating_duration_since(Instant::now()));
+                }
+            }
+            if states.changed().await.is_err() {
+                // which it is not, as long as it can be asked
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The other side has been reached beside all calls; `calls` whether there may be any.
+    pub(crate) fn reached(&self, calls: bool) {
+        self.change(|core, config| core.seen(config, true, !calls, Instant::now()));
+    }
+
+    /// The other side could not be reached.
+    pub(crate) fn not_reached(&self) {
+        self.change(|core, config| core.seen(config, false, false, Instant::now()));
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Core, &BreakerConfig) -> R) -> R {
@@ -279,6 +369,10 @@ impl CircuitBreaker {
         let before = core.phase;
         let result = change(&mut core, &inner.config);
         let changed = core.phase != before;
+        let closed = core.state == BreakerState::Closed;
+        if changed {
+            inner.closed.store(closed, Relaxed);
+        }
         drop(core);
         if changed {
             // read again under the watch's lock: the last to send sends what is last
@@ -323,6 +417,22 @@ impl CircuitBreaker {
     }
 }
 
+impl From<BreakerConfig> for CircuitBreaker {
+    fn from(config: BreakerConfig) -> Self {
+        Self::new(config)
+    }
+}
+
+#[cold]
+fn refusal(wait: Duration) -> Error {
+    let why = if wait.is_zero() {
+        "it is being probed".to_owned()
+    } else {
+        format!("it is tried again in {wait:.1?}")
+    };
+    Error::new(ErrorKind::CircuitOpen, "make a call").because(why)
+}
+
 impl std::fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CircuitBreaker")
@@ -353,116 +463,7 @@ impl Drop for BreakerPermit {
 }
 
 #[cfg(all(test, not(network_system_loom)))]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
-mod tests {
-    use super::*;
-
-    async fn fail(breaker: &CircuitBreaker) -> ErrorKind {
-        let failed = async { Err::<(), _>(Error::new(ErrorKind::ConnectionRefused, "connect")) };
-        breaker.call(failed).await.unwrap_err().kind()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn opens_probes_and_closes() {
-        let breaker = CircuitBreaker::new(BreakerConfig::default());
-        let mut states = breaker.watch();
-        for _ in 0..5 {
-            assert_eq!(fail(&breaker).await, ErrorKind::ConnectionRefused);
-        }
-        assert_eq!(*states.borrow_and_update(), BreakerState::Open);
-        assert_eq!(fail(&breaker).await, ErrorKind::CircuitOpen);
-        tokio::time::advance(Duration::from_secs(30)).await;
-        let (first, second) = (breaker.admit().unwrap(), breaker.admit().unwrap());
-        assert_eq!(breaker.admit().err().unwrap().code(), -604);
-        drop(first); // cancelled: another may try
-        let third = breaker.admit().unwrap();
-        second.ended(Some(true));
-        third.ended(Some(true));
-        assert_eq!(*states.borrow_and_update(), BreakerState::Closed);
-        assert_eq!(breaker.statistics().opened, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_opens_again_and_late_results_do_not_count() {
-        let breaker = CircuitBreaker::new(BreakerConfig::default());
-        let late = breaker.admit().unwrap();
-        for _ in 0..5 {
-            fail(&breaker).await;
-        }
-        tokio::time::advance(Duration::from_secs(31)).await;
-        let probe = breaker.admit().unwrap();
-        late.ended(Some(false));
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        probe.ended(Some(false));
-        assert!(breaker.is_open());
-    }
-
-    #[tokio::test]
-    async fn what_does_not_count_and_the_rate() {
-        let breaker = CircuitBreaker::new(BreakerConfig {
-            failures: 100,
-            failure_rate: Some(0.5),
-            window: 4,
-            ..BreakerConfig::default()
-        });
-        for _ in 0..9 {
-            let ours = async { Err::<(), _>(Error::new(ErrorKind::InvalidArgument, "call")) };
-            breaker.call(ours).await.unwrap_err();
-        }
-        for _ in 0..2 {
-            breaker.call(async { Ok(()) }).await.unwrap();
-            assert_eq!(breaker.state(), BreakerState::Closed);
-            fail(&breaker).await;
-        }
-        assert_eq!(breaker.state(), BreakerState::Open);
-    }
-}
+mod tests;
 
 #[cfg(all(test, network_system_loom))]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as tests may
-mod loom_models {
-    use loom::thread;
-
-    use super::*;
-
-    #[test]
-    fn loom_never_more_probes_than_allowed() {
-        loom::model(|| {
-            let config = BreakerConfig {
-                probes: 1,
-                ..BreakerConfig::default()
-            };
-            let now = Instant::now();
-            let core = loom::sync::Arc::new(Mutex::new(Core {
-                state: BreakerState::Open,
-                phase: 1,
-                until: now,
-                asked: now,
-                in_row: 0,
-                recent: VecDeque::new(),
-                probing: 0,
-                succeeded: 0,
-                statistics: BreakerStatistics::default(),
-            }));
-            let at_once = loom::sync::Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-            let callers: Vec<_> = (0..2)
-                .map(|_| {
-                    let (core, at_once, config) = (core.clone(), at_once.clone(), config.clone());
-                    thread::spawn(move || {
-                        let admitted = lock(&core).admit(&config, now);
-                        let Ok(phase) = admitted else { return };
-                        let others = at_once.fetch_add(1, loom::sync::atomic::Ordering::SeqCst);
-                        assert_eq!(others, 0);
-                        at_once.fetch_sub(1, loom::sync::atomic::Ordering::SeqCst);
-                        // cancelled: the state stays, the place is free again
-                        lock(&core).ended(&config, phase, None, now);
-                    })
-                })
-                .collect();
-            callers
-                .into_iter()
-                .for_each(|caller| caller.join().unwrap());
-            assert_eq!(lock(&core).probing, 0);
-        });
-    }
-}
+mod loom_models;

@@ -1,15 +1,18 @@
 //! Many callers' requests over a few connections to several servers: [`RequestPool`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::gate::Gate;
+use super::lines::Address;
+use super::statistics::{Counters, RequestPoolStatistics, Try};
 use super::{Balancer, BalancerConfig, BreakerConfig, Choice, CircuitBreaker, RetryBudget};
-use crate::client::{Client, ClientBuilder, ClientState};
+use crate::client::{Client, YEAR};
 use crate::config::{Backoff, ClientConfig};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::link::Transports;
 use crate::message::Message;
 
@@ -55,30 +58,12 @@ impl Default for RequestPoolConfig {
     }
 }
 
-/// One connection, and the requests that are under way over it.
-struct Line<T> {
-    client: Client<T>,
-    load: AtomicUsize,
-}
-
-/// Counts a request as under way until it is dropped.
-struct Under<'a>(&'a AtomicUsize);
-
-impl Drop for Under<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-struct Address<T> {
-    lines: Vec<Line<T>>,
-    breaker: Option<CircuitBreaker>,
-}
-
 struct Inner<T> {
     config: RequestPoolConfig,
     balancer: Balancer,
     addresses: Vec<Address<T>>,
+    gate: Gate,
+    counters: Counters,
 }
 
 /// Requests to one or several servers of the same service, many at once over each connection. Cheap
@@ -102,28 +87,14 @@ impl<T: Transports> RequestPool<T> {
     ) -> Result<Self> {
         let names: Vec<String> = addresses.into_iter().map(Into::into).collect();
         let balancer = Balancer::new(names.iter().map(String::as_str), config.balancer.clone())?;
-        let open = |name: &String| {
-            let mut client = config.client.clone();
-            client.addresses = vec![name.clone()];
-            client.session.envelope = true;
-            let line = |_| {
-                let builder = ClientBuilder::new(T::default()).config(client.clone());
-                Ok(Line {
-                    client: builder.start()?,
-                    load: AtomicUsize::new(0),
-                })
-            };
-            let lines = (0..config.connections.max(1)).map(line);
-            Ok(Address {
-                lines: lines.collect::<Result<_>>()?,
-                breaker: config.breaker.clone().map(CircuitBreaker::new),
-            })
-        };
+        let open = |name: &String| Address::open(name, &config);
         let addresses = names.iter().map(open).collect::<Result<_>>()?;
         Ok(Self(Arc::new(Inner {
             balancer,
             addresses,
             config,
+            gate: Gate::new(),
+            counters: Counters::default(),
         })))
     }
 }
@@ -133,12 +104,15 @@ impl<T> RequestPool<T> {
     /// address that is known to be down is an error at once.
     ///
     /// # Errors
-    /// As [`Client::request`]; [`ErrorKind::CircuitOpen`] when the address has failed too often.
+    /// As [`Client::request`]; [`ErrorKind::CircuitOpen`] when the address has failed too often,
+    /// [`ErrorKind::ConnectionClosed`] when the pool is closed.
     pub async fn request(&self, message: impl Into<Message>) -> Result<Message> {
-        self.0.config.budget.deposit();
-        let until = Instant::now() + self.timeout();
-        self.once(&self.0.balancer.choose(), message.into(), until)
-            .await
+        let message = message.into();
+        self.counted(async |until| {
+            let choice = self.0.balancer.choose();
+            self.once(&choice, message, until, Try::First).await
+        })
+        .await
     }
 
     /// Makes a request that may be carried out twice without harm: when it fails in a way that can
@@ -149,13 +123,41 @@ impl<T> RequestPool<T> {
     /// As [`request`](Self::request), of the last try.
     pub async fn request_idempotent(&self, message: impl Into<Message>) -> Result<Message> {
         let message = message.into();
+        self.counted(async |until| self.again_and_again(&message, until).await)
+            .await
+    }
+
+    /// Does what a request needs, unless the pool is closed, and counts it.
+    async fn counted(&self, work: impl AsyncFnOnce(Instant) -> Result<Message>) -> Result<Message> {
+        let counters = &self.0.counters;
+        counters.requests.fetch_add(1, Relaxed);
+        let Some(_inside) = self.0.gate.enter() else {
+            counters.failures.fetch_add(1, Relaxed);
+            counters.refused.fetch_add(1, Relaxed);
+            return Err(closed());
+        };
+        self.0.config.budget.deposit();
+        let result = work(Instant::now() + self.timeout()).await;
+        if let Err(error) = &result
+            && error.remote_code().is_none()
+        {
+            let refused = error.kind() == ErrorKind::CircuitOpen;
+            counters.failures.fetch_add(1, Relaxed);
+            counters
+                .timeouts
+                .fetch_add(error.is_timeout().into(), Relaxed);
+            counters.refused.fetch_add(refused.into(), Relaxed);
+        }
+        result
+    }
+
+    async fn again_and_again(&self, message: &Message, until: Instant) -> Result<Message> {
         let config = &self.0.config;
-        config.budget.deposit();
-        let until = Instant::now() + self.timeout();
         let mut choice = self.0.balancer.choose();
         let mut tries = 0;
+        let mut why = Try::First;
         loop {
-            let error = match self.hedged(&choice, &message, until).await {
+            let error = match self.hedged(&choice, message, until, why).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -169,7 +171,43 @@ impl<T> RequestPool<T> {
             }
             sleep(delay).await;
             choice = self.0.balancer.choose_other(Some(&choice));
+            why = Try::Again;
         }
+    }
+
+    /// Takes no more requests, waits until those that were made have their answer or have failed
+    /// (retries included), at most for `deadline`, and closes the connections; that ends what has no
+    /// answer by then. Whether everything had. The pool stays closed when this is dropped; what was
+    /// asked goes on then, and the connections end with the last handle.
+    pub async fn close(&self, deadline: Duration) -> bool {
+        let inner = &*self.0;
+        inner.gate.close();
+        let until = Instant::now() + deadline.min(YEAR);
+        let emptied = timeout(deadline.min(YEAR), inner.gate.emptied()).await;
+        let lines = inner.addresses.iter().flat_map(|address| &address.lines);
+        let clients: Vec<_> = lines.map(|line| &line.client).collect();
+        let left = until.saturating_duration_since(Instant::now());
+        Client::close_all(&clients, left).await;
+        emptied.is_ok()
+    }
+
+    /// What the pool holds and has done, by address, too. It asks every connection and takes a few
+    /// locks for a moment.
+    #[must_use]
+    pub fn statistics(&self) -> RequestPoolStatistics {
+        let ejected = self.0.balancer.are_ejected();
+        let all = self.0.addresses.iter().zip(ejected);
+        let addresses = all.map(|(address, ejected)| address.statistics(ejected));
+        let in_use = self.0.gate.inside();
+        self.0.counters.snapshot(in_use, addresses.collect())
+    }
+
+    /// The circuit breaker of `url`, where breakers are [on](RequestPoolConfig::breaker) and it is one
+    /// of the pool's addresses.
+    #[must_use]
+    pub fn breaker(&self, url: &str) -> Option<CircuitBreaker> {
+        let mut all = self.0.addresses.iter();
+        all.find(|address| &*address.name == url)?.breaker.clone()
     }
 
     /// What chooses among the addresses.
@@ -179,13 +217,18 @@ impl<T> RequestPool<T> {
     }
 
     fn timeout(&self) -> Duration {
-        let year = Duration::from_secs(365 * 24 * 3600);
-        self.0.config.client.session.request_timeout.min(year)
+        self.0.config.client.session.request_timeout.min(YEAR)
     }
 
     /// One try, with a second one beside it where the first takes long; the slower one is cancelled.
-    async fn hedged(&self, choice: &Choice, message: &Message, until: Instant) -> Result<Message> {
-        let first = self.once(choice, message.clone(), until);
+    async fn hedged(
+        &self,
+        choice: &Choice,
+        message: &Message,
+        until: Instant,
+        why: Try,
+    ) -> Result<Message> {
+        let first = self.once(choice, message.clone(), until, why);
         let Some(after) = self.0.config.hedge_after else {
             return first.await;
         };
@@ -197,7 +240,7 @@ impl<T> RequestPool<T> {
             return first.await;
         }
         let other = self.0.balancer.choose_other(Some(choice));
-        let mut second = std::pin::pin!(self.once(&other, message.clone(), until));
+        let mut second = std::pin::pin!(self.once(&other, message.clone(), until, Try::Beside));
         tokio::select! {
             result = &mut first => match result {
                 Ok(answer) => Ok(answer),
@@ -210,17 +253,30 @@ impl<T> RequestPool<T> {
         }
     }
 
-    async fn once(&self, choice: &Choice, message: Message, until: Instant) -> Result<Message> {
+    async fn once(
+        &self,
+        choice: &Choice,
+        message: Message,
+        until: Instant,
+        why: Try,
+    ) -> Result<Message> {
         let address = &self.0.addresses[choice.index()];
+        address.tries.make(why);
         let permit = address.breaker.as_ref().map(CircuitBreaker::admit);
-        let permit = permit.transpose()?;
-        let result = address.request(message, until).await;
+        let permit = permit.transpose().inspect_err(|_| address.failed())?;
+        let left = until.saturating_duration_since(Instant::now());
+        let result = address.request(message, left).await;
         let good = match &result {
-            Ok(_) => Some(true),
-            // an answer is a sign of life
-            Err(error) if error.remote_code().is_some() => Some(true),
-            Err(error) => CircuitBreaker::counts(error).then_some(false),
+            // one that had less than half of the time is not to blame
+            Err(error) if error.is_timeout() && left < self.timeout() / 2 => None,
+            result => CircuitBreaker::verdict(result),
         };
+        if result
+            .as_ref()
+            .is_err_and(|error| error.remote_code().is_none())
+        {
+            address.failed();
+        }
         if let Some(good) = good {
             choice.report(good);
         }
@@ -231,34 +287,10 @@ impl<T> RequestPool<T> {
     }
 }
 
-impl<T> Address<T> {
-    /// Over the least loaded connection; over one that is not known to be down if there is one.
-    async fn request(&self, message: Message, until: Instant) -> Result<Message> {
-        let up = self.lines.iter().filter(|line| line.down().is_none());
-        let Some(line) = up.min_by_key(|line| line.load.load(Relaxed)) else {
-            let down = self.lines.first().and_then(Line::down);
-            let unknown = || Error::new(ErrorKind::ConnectionFailed, "send a request");
-            return Err(down.unwrap_or_else(unknown));
-        };
-        line.load.fetch_add(1, Relaxed);
-        let _under = Under(&line.load);
-        let left = until.saturating_duration_since(Instant::now());
-        line.client.request_within(message, left).await
-    }
-}
-
-impl<T> Line<T> {
-    /// Why there is no connection, when one was tried for and failed.
-    fn down(&self) -> Option<Error> {
-        let failed = || Error::new(ErrorKind::ConnectionFailed, "send a request");
-        match self.client.state() {
-            ClientState::Waiting { error, .. } | ClientState::Closed(error) => {
-                Some(error.unwrap_or_else(failed))
-            }
-            ClientState::Connecting { failures } if failures > 0 => Some(failed()),
-            _ => None,
-        }
-    }
+#[cold]
+fn closed() -> Error {
+    let error = Error::new(ErrorKind::ConnectionClosed, "send a request");
+    error.because("the pool is closed").blame(Side::Ours)
 }
 
 impl<T> std::fmt::Debug for RequestPool<T> {

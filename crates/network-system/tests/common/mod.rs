@@ -65,6 +65,13 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Ou
     }
 }
 
+/// Time passes for timers, in one leap; sockets live on. In a runtime of one thread.
+pub async fn leap(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// The bytes of one message in the default framing, made without this library.
 pub fn frame(payload: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
