@@ -67,12 +67,16 @@ pub use protection::{Introduced, read_proxy_header};
 pub use requests::Request;
 pub use resilience::{
     Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit, BreakerState,
-    BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RetryBudget,
+    BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig, RequestPoolObserver,
+    RequestPoolStatistics, RetryBudget,
 };
 pub use server::{
     BroadcastReport, DrainReport, Host, Server, ServerBuilder, ServerState, Sessions,
 };
 pub use session::{Sending, Session, SessionStatistics};
-pub use statistics::{HttpCounters, HttpRequest, HttpStatistics, Latency, Statistics};
+pub use statistics::{
+    HttpCounters, HttpRequest, HttpStatistics, Latency, Observer, PoolObserver, Statistics,
+    TransportStatistics,
+};
 pub use stream::StreamLink;
 pub use worker::Workers;

@@ -9,4 +9,4 @@ mod requests;
 pub use balancer::{Balance, Balancer, BalancerConfig, Choice};
 pub use breaker::{BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, CircuitBreaker};
 pub use budget::RetryBudget;
-pub use requests::{RequestPool, RequestPoolConfig};
+pub use requests::{RequestPool, RequestPoolConfig, RequestPoolObserver, RequestPoolStatistics};

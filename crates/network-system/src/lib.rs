@@ -87,10 +87,11 @@ pub use network_system_core::{
     CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind, Events, Handler, Host,
     HttpStatistics, Ignore, InQueue, Inbox, IntoMessage, Introduced, Latency, Link, LinkInfo,
     Listener, ListeningSocket, Memory, Message, MessageBatch, MessageKind, MessageRef, NoiseInfo,
-    OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo, PoolConfig,
-    PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig, Result, RetryBudget,
-    Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source,
-    Statistics, StreamLink, TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key,
+    Observer, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate, Piped, PipelineInfo,
+    PoolConfig, PoolObserver, PoolStatistics, ProxyInfo, ReadyPipeline, Request, RequestPoolConfig,
+    RequestPoolObserver, RequestPoolStatistics, Result, RetryBudget, Sending, Sent, ServerState,
+    Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
+    TlsInfo, TransportStatistics, Transports, Workers, ZERO_COPY, config, noise_key,
     read_proxy_header, threads, wire,
 };
 #[cfg(feature = "http")]

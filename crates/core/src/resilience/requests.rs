@@ -1,7 +1,8 @@
 //! Many callers' requests over a few connections to several servers: [`RequestPool`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -12,6 +13,7 @@ use crate::config::{Backoff, ClientConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Transports;
 use crate::message::Message;
+use serde::Serialize;
 
 /// What a [`RequestPool`] is set to.
 #[derive(Clone, Debug)]
@@ -55,6 +57,74 @@ impl Default for RequestPoolConfig {
     }
 }
 
+/// What a [`RequestPool`] has done so far. Each try counts as a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RequestPoolStatistics {
+    /// Connections that it keeps.
+    pub connections: u64,
+    /// Those that are up.
+    pub connected: u64,
+    /// Requests that wait for their answers.
+    pub in_flight: u64,
+    /// Requests that were made.
+    pub requests: u64,
+    /// Requests that failed, also by an error that the peer has answered with.
+    pub failed: u64,
+    /// Requests that were made again after a failure.
+    pub retries: u64,
+    /// Second requests beside one that took long.
+    pub hedges: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    failed: AtomicU64,
+    retries: AtomicU64,
+    hedges: AtomicU64,
+}
+
+/// A pool of requests that can be looked at.
+trait Observed: Send + Sync {
+    fn statistics(&self) -> RequestPoolStatistics;
+}
+
+/// Looks at a [`RequestPool`] from elsewhere, as [`Observer`](crate::Observer) does.
+#[derive(Clone)]
+pub struct RequestPoolObserver(Weak<dyn Observed>);
+
+impl RequestPoolObserver {
+    /// What the pool has done so far; `None` when it is gone.
+    #[must_use]
+    pub fn statistics(&self) -> Option<RequestPoolStatistics> {
+        Some(self.0.upgrade()?.statistics())
+    }
+}
+
+impl std::fmt::Debug for RequestPoolObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestPoolObserver")
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync> Observed for Inner<T> {
+    fn statistics(&self) -> RequestPoolStatistics {
+        let lines = || self.addresses.iter().flat_map(|address| &address.lines);
+        let connected = lines().filter(|line| line.client.state().is_connected());
+        RequestPoolStatistics {
+            connections: lines().count() as u64,
+            connected: connected.count() as u64,
+            in_flight: lines().map(|line| line.load.load(Relaxed) as u64).sum(),
+            requests: self.counts.requests.load(Relaxed),
+            failed: self.counts.failed.load(Relaxed),
+            retries: self.counts.retries.load(Relaxed),
+            hedges: self.counts.hedges.load(Relaxed),
+        }
+    }
+}
+
 /// One connection, and the requests that are under way over it.
 struct Line<T> {
     client: Client<T>,
@@ -79,6 +149,7 @@ struct Inner<T> {
     config: RequestPoolConfig,
     balancer: Balancer,
     addresses: Vec<Address<T>>,
+    counts: Counts,
 }
 
 /// Requests to one or several servers of the same service, many at once over each connection. Cheap
@@ -123,6 +194,7 @@ impl<T: Transports> RequestPool<T> {
         Ok(Self(Arc::new(Inner {
             balancer,
             addresses,
+            counts: Counts::default(),
             config,
         })))
     }
@@ -167,9 +239,29 @@ impl<T> RequestPool<T> {
             if !passes || late || tries > config.retries || !config.budget.withdraw() {
                 return Err(error);
             }
+            self.0.counts.retries.fetch_add(1, Relaxed);
             sleep(delay).await;
             choice = self.0.balancer.choose_other(Some(&choice));
         }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn statistics(&self) -> RequestPoolStatistics
+    where
+        T: Send + Sync,
+    {
+        Observed::statistics(&*self.0)
+    }
+
+    /// Looks at this pool from elsewhere, without keeping it alive.
+    #[must_use]
+    pub fn observer(&self) -> RequestPoolObserver
+    where
+        T: Send + Sync + 'static,
+    {
+        let weak: Weak<Inner<T>> = Arc::downgrade(&self.0);
+        RequestPoolObserver(weak)
     }
 
     /// What chooses among the addresses.
@@ -196,6 +288,7 @@ impl<T> RequestPool<T> {
         if !self.0.config.budget.withdraw() {
             return first.await;
         }
+        self.0.counts.hedges.fetch_add(1, Relaxed);
         let other = self.0.balancer.choose_other(Some(choice));
         let mut second = std::pin::pin!(self.once(&other, message.clone(), until));
         tokio::select! {
@@ -214,7 +307,10 @@ impl<T> RequestPool<T> {
         let address = &self.0.addresses[choice.index()];
         let permit = address.breaker.as_ref().map(CircuitBreaker::admit);
         let permit = permit.transpose()?;
+        let counts = &self.0.counts;
+        counts.requests.fetch_add(1, Relaxed);
         let result = address.request(message, until).await;
+        counts.failed.fetch_add(u64::from(result.is_err()), Relaxed);
         let good = match &result {
             Ok(_) => Some(true),
             // an answer is a sign of life
