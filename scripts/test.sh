@@ -51,6 +51,8 @@ missing_packages() {
     # for its program systemd-socket-activate
     [ "$(uname -s)" = Darwin ] || command -v systemd-socket-activate >/dev/null || packages="$packages systemd"
     command -v openssl >/dev/null || packages="$packages openssl"
+    # for its promtool; on macOS it is in Homebrew's package
+    command -v promtool >/dev/null || packages="$packages prometheus"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
         has_haproxy || packages="$packages haproxy"
