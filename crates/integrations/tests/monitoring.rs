@@ -188,3 +188,40 @@ fn the_table_of_the_documents_is_what_the_page_has() {
         assert_eq!(row[5], family.help);
     }
 }
+
+/// Each rule has a test of its own, and uses what there is.
+#[test]
+fn the_alert_rules_and_the_dashboard_are_right() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/monitoring");
+    for arguments in [
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts.test.yml"],
+    ] {
+        let output = Command::new("promtool")
+            .args(arguments)
+            .current_dir(folder)
+            .output();
+        let output = output.expect("promtool; scripts/test.sh --prepare installs it");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    let rules = include_str!("../../../packaging/monitoring/alerts.yml");
+    let tests = include_str!("../../../packaging/monitoring/alerts.test.yml");
+    for alert in rules
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("- alert: "))
+    {
+        assert!(tests.contains(&format!("alertname: {alert}")), "{alert}");
+    }
+    let grafana = include_str!("../../../packaging/monitoring/grafana.json");
+    let words = |text: &'static str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let used = words(rules).chain(words(grafana));
+    let used: std::collections::BTreeSet<_> = used
+        .filter(|word| word.starts_with("network_system_"))
+        .collect();
+    assert!(used.len() > 10);
+    for name in used {
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(FAMILIES.iter().any(|family| family.name == name), "{name}");
+    }
+}
