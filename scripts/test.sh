@@ -55,6 +55,7 @@ missing_packages() {
     command -v promtool >/dev/null || packages="$packages prometheus"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
+        command -v chromium >/dev/null || packages="$packages chromium"
         has_haproxy || packages="$packages haproxy"
         command -v testssl.sh >/dev/null || command -v testssl >/dev/null || packages="$packages testssl.sh"
     fi
