@@ -58,8 +58,11 @@ missing_packages() {
     command -v wrk >/dev/null || packages="$packages wrk"
     command -v node >/dev/null || packages="$packages nodejs"
     command -v npm >/dev/null || packages="$packages npm"
+    # for its promtool; on macOS it is in Homebrew's package
+    command -v promtool >/dev/null || packages="$packages prometheus"
     # its tests need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
+        command -v chromium >/dev/null || packages="$packages chromium"
         has_haproxy || packages="$packages haproxy"
         command -v testssl.sh >/dev/null || command -v testssl >/dev/null || packages="$packages testssl.sh"
     fi

@@ -30,7 +30,7 @@ use crate::outbox::Command;
 use crate::resilience::CircuitBreaker;
 use crate::server::Sessions;
 use crate::session::{Session, block_on};
-use crate::statistics::{Counters, Statistics};
+use crate::statistics::{Counters, Observed, Observer, Statistics};
 use crate::worker::{Spawned, Workers};
 use offline::Offline;
 
@@ -357,9 +357,14 @@ impl<T> Client<T> {
     /// What the client has done so far, over all its connections.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let session = self.shared.current();
-        let queued = session.map_or(0, |session| session.queued_bytes() as u64);
-        self.shared.counters.snapshot(queued)
+        self.shared.statistics()
+    }
+
+    /// Looks at this client from elsewhere, without keeping it alive.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        let weak: std::sync::Weak<Shared> = Arc::downgrade(&self.shared);
+        Observer::new(weak)
     }
 
     /// Writes what is queued, says goodbye (with the envelope), closes the connection and does not
@@ -395,6 +400,22 @@ impl<T> Client<T> {
                 shared.task.get().map(Spawned::abort);
             }
         }
+    }
+}
+
+impl Observed for Shared {
+    fn statistics(&self) -> Statistics {
+        let session = self.current();
+        let queued = session.map_or(0, |session| session.queued_bytes() as u64);
+        self.counters.snapshot(queued)
+    }
+
+    fn sessions(&self) -> Option<Sessions> {
+        None
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.borrow().is_connected()
     }
 }
 

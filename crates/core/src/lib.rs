@@ -68,12 +68,15 @@ pub use requests::Request;
 pub use resilience::{
     AddressStatistics, Balance, Balancer, BalancerConfig, BreakerConfig, BreakerPermit,
     BreakerState, BreakerStatistics, Choice, CircuitBreaker, RequestPool, RequestPoolConfig,
-    RequestPoolStatistics, RetryBudget,
+    RequestPoolObserver, RequestPoolStatistics, RetryBudget,
 };
 pub use server::{
     BroadcastReport, DrainReport, Host, Server, ServerBuilder, ServerState, Sessions,
 };
 pub use session::{Sending, Session, SessionStatistics};
-pub use statistics::{HttpCounters, HttpRequest, HttpStatistics, Latency, Statistics};
+pub use statistics::{
+    HttpCounters, HttpRequest, HttpStatistics, Latency, Observer, PoolObserver, Statistics,
+    TransportStatistics,
+};
 pub use stream::StreamLink;
 pub use worker::Workers;

@@ -24,6 +24,7 @@ use crate::connection::Connection;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::link::Transports;
 use crate::resilience::CircuitBreaker;
+use crate::statistics::{ObservedPool, PoolObserver};
 use config::Counters;
 use guard::{Discard, Held, Idle, Kept, Permit, hold, is_usable, let_go};
 use slots::{Got, Limits, Refused, Slots};
@@ -48,6 +49,12 @@ struct Inner<T: Transports> {
     /// Ends the background task; cancelled, too, when the last handle is dropped.
     closed: CancellationToken,
     runtime: Handle,
+}
+
+impl<T: Transports> ObservedPool for Inner<T> {
+    fn statistics(&self) -> PoolStatistics {
+        self.counters.snapshot(self.slots.level())
+    }
 }
 
 /// A place in the queue, given up on drop.
@@ -198,6 +205,13 @@ impl<T: Transports> ConnectionPool<T> {
     #[must_use]
     pub fn statistics(&self) -> PoolStatistics {
         self.0.counters.snapshot(self.0.slots.level())
+    }
+
+    /// Looks at this pool from elsewhere, without keeping it alive.
+    #[must_use]
+    pub fn observer(&self) -> PoolObserver {
+        let weak: Weak<Inner<T>> = Arc::downgrade(&self.0);
+        PoolObserver::new(weak)
     }
 
     /// The circuit breaker of `url`, where breakers are [on](PoolConfig::breaker). Connecting is

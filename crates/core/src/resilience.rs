@@ -12,5 +12,5 @@ mod statistics;
 pub use balancer::{Balance, Balancer, BalancerConfig, Choice};
 pub use breaker::{BreakerConfig, BreakerPermit, BreakerState, BreakerStatistics, CircuitBreaker};
 pub use budget::RetryBudget;
-pub use requests::{RequestPool, RequestPoolConfig};
+pub use requests::{RequestPool, RequestPoolConfig, RequestPoolObserver};
 pub use statistics::{AddressStatistics, RequestPoolStatistics};

@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{Events, Handler, Ignore};
 use crate::link::{Bound, Sockets, Transports};
 use crate::protection::{Addresses, Door, HalfOpen};
-use crate::statistics::{Counters, Statistics};
+use crate::statistics::{Counters, Observed, Observer, Statistics, TransportStatistics};
 use crate::worker::{self, Workers};
 
 /// How long a shutdown waits for tasks that were cut off; only a handler that blocks its thread
@@ -136,6 +136,7 @@ impl<T: Transports> Server<T> {
             sockets: sockets.clone(),
             ..LinkConfig::from(&config)
         };
+        let counters = Arc::new(Counters::new());
         let mut listening = Vec::new();
         let addresses = Addresses::new(&config.protection);
         let mut per_worker: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
@@ -143,6 +144,7 @@ impl<T: Transports> Server<T> {
             let address: Address = text.parse()?;
             let link = link.for_address(&address)?;
             let bound = transports.bind(&address, &link, per_worker.len()).await?;
+            counters.listens(TransportStatistics::name(address.scheme()));
             listening.extend(bound.first().map(|bound| bound.local().clone()));
             let workers = per_worker.len();
             for (n, bound) in bound.into_iter().enumerate() {
@@ -160,7 +162,7 @@ impl<T: Transports> Server<T> {
         }
         let shared = Arc::new(Shared {
             sessions: Sessions::default(),
-            counters: Arc::new(Counters::new()),
+            counters,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
             cutting: CancellationToken::new(),
@@ -232,9 +234,14 @@ impl<T: Transports> Server<T> {
     /// What the server has done so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.shared
-            .counters
-            .snapshot(self.shared.sessions.queued_bytes())
+        self.shared.statistics()
+    }
+
+    /// Looks at this server from elsewhere, without keeping it alive.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        let weak: std::sync::Weak<Shared> = Arc::downgrade(&self.shared);
+        Observer::new(weak)
     }
 
     /// Reads the files of TLS and of Noise again, for connections from now on: certificates, keys,
@@ -288,6 +295,7 @@ impl<T: Transports> Server<T> {
         // before the stop, after which who comes late looks for it
         let _ = shared.grace.set(grace);
         shared.state.send_replace(ServerState::Draining);
+        shared.counters.deaf();
         self.sockets.forget();
         shared.stopping.cancel();
         shared.tracker.close();
@@ -368,6 +376,20 @@ impl<T: Transports> Server<T> {
             }
         });
         let _ = tokio::time::timeout(AFTER_CUT, join).await;
+    }
+}
+
+impl Observed for Shared {
+    fn statistics(&self) -> Statistics {
+        self.counters.snapshot(self.sessions.queued_bytes())
+    }
+
+    fn sessions(&self) -> Option<Sessions> {
+        Some(self.sessions.clone())
+    }
+
+    fn is_ready(&self) -> bool {
+        *self.state.borrow() == ServerState::Running
     }
 }
 

@@ -1,6 +1,8 @@
 //! Counters that are cheap enough to leave on, and the [`Statistics`] snapshot made from them.
 
 mod http;
+mod observer;
+mod transports;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +18,10 @@ use tokio::time::Instant;
 use crate::close::CloseReason;
 use crate::protection::Refusals;
 pub use http::{HttpCounters, HttpRequest, HttpStatistics};
+pub(crate) use observer::{Observed, ObservedPool};
+pub use observer::{Observer, PoolObserver};
+use transports::TransportCounters;
+pub use transports::TransportStatistics;
 
 /// Threads that count apart from each other; more share.
 const SHARDS: usize = 16;
@@ -36,6 +42,9 @@ pub struct Statistics {
     pub connections_active: u64,
     /// Connections that were accepted or made.
     pub connections_total: u64,
+    /// Connections and listeners by transport: the scheme of the connection, such as `tcp`. A server
+    /// that takes several on one port listens as `auto`.
+    pub transports: BTreeMap<&'static str, TransportStatistics>,
     /// Connections that were turned away, by reason: `max_connections`, `max_handshakes` (too
     /// many that were not done, of which this was the last, or the oldest), `per_ip` and `connection_rate` (too many, or too quickly, of one address), `denied` (by the lists),
     /// `no_proxy` and `proxy_header` (where a proxy must speak first), `handshake` (it failed),
@@ -92,6 +101,28 @@ pub struct Latency {
     pub p999: Duration,
     /// The longest.
     pub max: Duration,
+    /// All of them together; made from the same histogram, so as correct as the percentiles.
+    pub sum: Duration,
+    /// How many were at most each of [`BOUNDS`](Self::BOUNDS): cumulative, as Prometheus wants them.
+    /// A duration within 3 % of a bound may be counted in the next.
+    pub buckets: [u64; 25],
+}
+
+impl Latency {
+    /// The upper bounds of [`buckets`](Self::buckets): 1, 2 and 5 of each power of ten from 1 µs, and
+    /// 60 s at last.
+    pub const BOUNDS: [Duration; 25] = {
+        let mut bounds = [Duration::from_secs(60); 25];
+        let (mut n, mut unit) = (0, 1);
+        while n < 24 {
+            bounds[n] = Duration::from_micros(unit);
+            bounds[n + 1] = Duration::from_micros(2 * unit);
+            bounds[n + 2] = Duration::from_micros(5 * unit);
+            n += 3;
+            unit *= 10;
+        }
+        bounds
+    };
 }
 
 impl fmt::Display for Statistics {
@@ -132,6 +163,7 @@ pub(crate) struct Counters {
     own: [Shard; SHARDS],
     active: AtomicUsize,
     total: AtomicU64,
+    transports: TransportCounters,
     pub(crate) refusals: Refusals,
     rate_pauses: AtomicU64,
     refused: AtomicU64,
@@ -191,6 +223,7 @@ impl Counters {
             own: Default::default(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
+            transports: TransportCounters::default(),
             refusals: Refusals::new(),
             rate_pauses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -206,10 +239,10 @@ impl Counters {
     }
 
     /// Counts a connection, unless there are `max` already.
-    pub(crate) fn connect(&self, max: usize) -> bool {
+    pub(crate) fn connect(&self, max: usize, scheme: &'static str) -> bool {
         let admitted = self.admit(max);
         if admitted {
-            self.opened();
+            self.opened(scheme);
         }
         admitted
     }
@@ -229,8 +262,27 @@ impl Counters {
     }
 
     /// A connection that was admitted is open.
-    pub(crate) fn opened(&self) {
+    pub(crate) fn opened(&self, scheme: &'static str) {
         self.total.fetch_add(1, Relaxed);
+        self.transports.opened(scheme);
+    }
+
+    /// An open connection is one of another transport from now on.
+    pub(crate) fn becomes(&self, before: &'static str, now: &'static str) {
+        if before != now {
+            self.transports.opened(now);
+            self.transports.closed(before);
+        }
+    }
+
+    /// A server listens on one more address.
+    pub(crate) fn listens(&self, scheme: &'static str) {
+        self.transports.listens(scheme);
+    }
+
+    /// It listens no more.
+    pub(crate) fn deaf(&self) {
+        self.transports.stopped();
     }
 
     /// The place of a connection that was admitted and never open is free again.
@@ -247,8 +299,9 @@ impl Counters {
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn disconnect(&self, reason: &CloseReason) {
+    pub(crate) fn disconnect(&self, reason: &CloseReason, scheme: &'static str) {
         self.active.fetch_sub(1, Relaxed);
+        self.transports.closed(scheme);
         self.ended[reason.index()].fetch_add(1, Relaxed);
         if let CloseReason::Refused(_) = reason {
             self.refused.fetch_add(1, Relaxed);
@@ -371,6 +424,7 @@ impl Counters {
         Statistics {
             connections_active: self.active() as u64,
             connections_total: load(&self.total),
+            transports: self.transports.snapshot(),
             connections_refused: {
                 let refused = refused.iter().map(|(k, v)| (*k, load(v)));
                 refused.chain(self.refusals.counts()).collect()
@@ -424,6 +478,7 @@ fn percentiles(histogram: &Histogram) -> Latency {
         .values()
         .map(|bucket| Duration::from_nanos(bucket.end()));
     let mut next = || values.next().unwrap_or_default();
+    let (buckets, sum) = cumulative(histogram);
     Latency {
         count: u64::try_from(result.total_count()).unwrap_or(u64::MAX),
         p50: next(),
@@ -431,7 +486,32 @@ fn percentiles(histogram: &Histogram) -> Latency {
         p99: next(),
         p999: next(),
         max: next(),
+        sum,
+        buckets,
     }
+}
+
+/// How many were at most each bound, and about how long all took.
+fn cumulative(histogram: &Histogram) -> ([u64; Latency::BOUNDS.len()], Duration) {
+    let mut buckets = [0; Latency::BOUNDS.len()];
+    let mut nanoseconds = 0_u128;
+    let mut before = 0;
+    let mut bounds = Latency::BOUNDS.iter().zip(&mut buckets).peekable();
+    for bucket in histogram {
+        while let Some((_, count)) =
+            bounds.next_if(|(bound, _)| bound.as_nanos() < bucket.end().into())
+        {
+            *count = before;
+        }
+        before += bucket.count();
+        let middle = u128::from(bucket.start()).midpoint(bucket.end().into());
+        nanoseconds += middle * u128::from(bucket.count());
+    }
+    for (_, count) in bounds {
+        *count = before;
+    }
+    let sum = Duration::from_nanos_u128(nanoseconds.min(u128::from(u64::MAX)));
+    (buckets, sum)
 }
 
 #[cfg(test)]
@@ -451,14 +531,33 @@ mod tests {
         assert!(close(latency.p50, 500e-6), "{latency:?}");
         assert!(close(latency.p99, 990e-6), "{latency:?}");
         assert!(latency.max > Duration::from_secs(60));
+        let at_most = |bound| {
+            let n = Latency::BOUNDS.iter().position(|b| *b == bound).unwrap();
+            latency.buckets[n]
+        };
+        for microseconds in [1, 10, 100, 200, 500] {
+            let got = at_most(Duration::from_micros(microseconds));
+            let least = microseconds as f64 * 0.96 - 1.0;
+            assert!(
+                got as f64 >= least && got <= microseconds,
+                "{microseconds}: {got}"
+            );
+        }
+        // the hour is beyond the last bound, and only in the count
+        assert_eq!(at_most(Duration::from_millis(2)), 1000);
+        assert_eq!(latency.buckets.last(), Some(&1000));
+        assert!(latency.buckets.is_sorted());
+        assert!(close(latency.sum, 500.5e-3 + 68.7), "{latency:?}");
     }
 
     #[test]
     fn connections_are_capped_and_counted() {
         let counters = Counters::new();
-        assert!(counters.connect(2) && counters.connect(2) && !counters.connect(2));
-        counters.disconnect(&CloseReason::Idle);
-        assert!(counters.connect(2));
+        assert!(
+            counters.connect(2, "tcp") && counters.connect(2, "tcp") && !counters.connect(2, "tcp")
+        );
+        counters.disconnect(&CloseReason::Idle, "tcp");
+        assert!(counters.connect(2, "tcp"));
         let s = counters.snapshot(7);
         assert_eq!(
             (s.connections_active, s.connections_total, s.queued_bytes),

@@ -1,6 +1,7 @@
 //! The settings of `netsys serve`: command line over `netsys.toml` over defaults; and
 //! `netsys config`, which shows and checks them.
 
+mod admin;
 mod file;
 mod keys;
 
@@ -19,6 +20,8 @@ use crate::modes::Mode;
 use crate::pipeline::PipelineArgs;
 use crate::{interval, log, output};
 
+pub use admin::AdminSettings;
+
 /// Where the server listens unless told otherwise: only this machine can reach it.
 pub const DEFAULT_LISTEN: &str = "auto://127.0.0.1:8080";
 
@@ -33,6 +36,8 @@ pub struct Settings {
     pub mode: Mode,
     /// What is logged. Default: `warn`.
     pub log: String,
+    /// The admin listener. Default: none.
+    pub admin: AdminSettings,
     /// The server's settings. Defaults differ from the library's: one worker, one address, and a
     /// message gateway over HTTP.
     pub server: ServerConfig,
@@ -54,6 +59,7 @@ impl Default for Settings {
         Self {
             mode: Mode::default(),
             log: log::DEFAULT.to_owned(),
+            admin: AdminSettings::default(),
             server,
         }
     }
@@ -110,6 +116,17 @@ pub struct Overrides {
     #[arg(long, value_name = "FILE", env = "NETSYS_CONFIG")]
     config: Option<PathBuf>,
 
+    /// Serve a dashboard, metrics, health and a JSON API there; 127.0.0.1:9090, say
+    ///
+    /// An address, or a URL: http://HOST:PORT, or https:// with the server's certificate. Where others
+    /// than this machine can reach it, it needs a token.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+
+    /// The file whose first line is the token for --admin; without one nothing can be changed there
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
     #[command(flatten)]
     log: LogArgs,
 }
@@ -148,6 +165,12 @@ impl Settings {
             settings.server.worker.busy_poll = overrides.busy_poll;
         }
         settings.server.worker.pin |= overrides.pin;
+        if let Some(admin) = &overrides.admin {
+            settings.admin.listen.clone_from(admin);
+        }
+        if let Some(file) = &overrides.admin_token_file {
+            settings.admin.token_file = shown(file);
+        }
         if let Some(log) = overrides.log.get() {
             log.clone_into(&mut settings.log);
         }
@@ -158,6 +181,7 @@ impl Settings {
     /// Checks what no single key can tell.
     fn validate(&self) -> Result<()> {
         log::parse(&self.log).map_err(Failure::usage)?;
+        self.admin.validate()?;
         self.server.validate()?;
         if self.server.listen.is_empty() {
             return Err(Failure::usage(format_args!(

@@ -15,6 +15,7 @@ mod output;
 mod pipeline;
 mod serve;
 mod signals;
+mod top;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Connect(connect::ConnectArgs),
     Bench(bench::BenchArgs),
+    Top(top::TopArgs),
     Config(config::ConfigArgs),
     Cert(cert::CertArgs),
     NoiseKey(pipeline::NoiseKeyArgs),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Bench(args) => return bench::run(args),
+        Command::Top(args) => top::run(args),
         Command::Config(args) => config::run(args),
         Command::Cert(args) => cert::run(args),
         Command::NoiseKey(args) => pipeline::run(args),

@@ -1,5 +1,6 @@
 //! `netsys serve`: a server until Ctrl-C, with live statistics.
 
+mod admin;
 mod hints;
 mod page;
 mod report;
@@ -20,6 +21,7 @@ use crate::limits::raise_file_limit;
 use crate::modes::Service;
 use crate::signals::{Asked, Signals};
 use crate::{cert, log, output};
+use admin::Admin;
 use report::Reporter;
 
 const EXAMPLES: &str = "\
@@ -32,6 +34,7 @@ Examples:
   netsys serve --config netsys.toml                     see `netsys config --print`
   netsys serve --listen http://127.0.0.1:8080           for curl: curl -d hello http://127.0.0.1:8080/messages
   netsys serve --json --listen tcp://127.0.0.1:0        for scripts; port 0 takes a free one
+  netsys serve --admin 127.0.0.1:9090                   a dashboard, metrics and health
   netsys serve --self-signed                            TLS, with a certificate of its own
   netsys serve --listen tls://:8443 --tls-cert server.pem --tls-key server.key
                                                         TLS; `netsys cert` makes such files
@@ -137,10 +140,33 @@ async fn serve(
         .map_err(|error| Failure::connecting(&error))?;
     let mut reporter = Reporter::new(args.json, args.quiet);
     reporter.listening(&settings, server.listening());
+    // the process before has the address until this one is ready
+    let restarted = inherited.is_successor();
+    let start_admin = || {
+        Admin::start(
+            &settings.admin,
+            &settings.server,
+            server.observer(),
+            restarted,
+        )
+    };
+    let mut admin = match restarted {
+        false => start_admin().await?,
+        true => None,
+    };
     if let Err(error) = inherited.ready() {
         tracing::warn!(%error, "the process before is gone");
     }
     restart::notify(restart::Notice::Ready);
+    if restarted {
+        admin = start_admin().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "there is no admin listener");
+            None
+        });
+    }
+    if let Some(admin) = &admin {
+        reporter.admin(admin.address());
+    }
 
     let interval = args
         .stats_interval
@@ -156,6 +182,8 @@ async fn serve(
                     restart::Outcome::Done(result) => {
                         reporter.restarted(&result);
                         if result.is_ok() {
+                            // the next process wants its address
+                            drop(admin.take());
                             break;
                         }
                     }
@@ -168,6 +196,8 @@ async fn serve(
         }
     }
     output::end_live();
+    // until the end, since it tells that this process is not ready
+    let _admin = admin;
     drain(server, &settings, &reporter, &mut signals).await
 }
 

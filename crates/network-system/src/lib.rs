@@ -88,11 +88,12 @@ pub use network_system_core::{
     CircuitBreaker, ClientState, CloseReason, DrainReport, Encoding, Endpoint, Error, ErrorKind,
     Events, Goodbye, Handler, Host, HttpInfo, HttpStatistics, Ignore, InQueue, Inbox, IntoMessage,
     Introduced, Latency, Link, LinkInfo, Listener, ListeningSocket, Memory, Message, MessageBatch,
-    MessageKind, MessageRef, NoiseInfo, OnMessage, OutQueue, Outcome, Outgoing, PeerCertificate,
-    Piped, PipelineInfo, PoolConfig, PoolStatistics, ProxyInfo, ReadyPipeline, Request,
-    RequestPoolConfig, RequestPoolStatistics, Result, RetryBudget, Sending, Sent, ServerState,
-    Session, SessionStatistics, Sessions, Side, Sink, Sockets, Source, Statistics, StreamLink,
-    TlsInfo, Transports, Workers, ZERO_COPY, config, noise_key, read_proxy_header, threads, wire,
+    MessageKind, MessageRef, NoiseInfo, Observer, OnMessage, OutQueue, Outcome, Outgoing,
+    PeerCertificate, Piped, PipelineInfo, PoolConfig, PoolObserver, PoolStatistics, ProxyInfo,
+    ReadyPipeline, Request, RequestPoolConfig, RequestPoolObserver, RequestPoolStatistics, Result,
+    RetryBudget, Sending, Sent, ServerState, Session, SessionStatistics, Sessions, Side, Sink,
+    Sockets, Source, Statistics, StreamLink, TlsInfo, TransportStatistics, Transports, Workers,
+    ZERO_COPY, config, noise_key, read_proxy_header, threads, wire,
 };
 #[cfg(feature = "grpc")]
 pub use network_system_transports::grpc;

@@ -132,7 +132,8 @@ impl Drop for Live {
         });
         let id = self.session.id();
         lock(&self.shared.live).retain(|session| session.id() != id);
-        self.shared.counters.disconnect(&reason);
+        let scheme = self.session.info().scheme;
+        self.shared.counters.disconnect(&reason, scheme);
         self.session.set_ended();
     }
 }

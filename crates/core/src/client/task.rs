@@ -156,7 +156,7 @@ impl<T: Transports, H: Handler> Task<T, H> {
     /// the result is `None`.
     async fn drive(&self, link: T::Link, config: &LinkConfig) -> Option<End> {
         let shared = &self.shared;
-        shared.counters.connect(usize::MAX);
+        shared.counters.connect(usize::MAX, link.info().scheme);
         let session = Session::new(
             link.info().clone(),
             link.encoding(),

@@ -1,6 +1,7 @@
 //! Many callers' requests over a few connections to several servers: [`RequestPool`].
 
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -55,6 +56,46 @@ impl Default for RequestPoolConfig {
             hedge_after: None,
             client: ClientConfig::default(),
         }
+    }
+}
+
+impl<T> Inner<T> {
+    fn look(&self) -> RequestPoolStatistics {
+        let ejected = self.balancer.are_ejected();
+        let all = self.addresses.iter().zip(ejected);
+        let addresses = all.map(|(address, ejected)| address.statistics(ejected));
+        let in_use = self.gate.inside();
+        self.counters.snapshot(in_use, addresses.collect())
+    }
+}
+
+impl<T: Send + Sync> Observed for Inner<T> {
+    fn statistics(&self) -> RequestPoolStatistics {
+        self.look()
+    }
+}
+
+/// A pool of requests that can be looked at.
+trait Observed: Send + Sync {
+    fn statistics(&self) -> RequestPoolStatistics;
+}
+
+/// Looks at a [`RequestPool`] from elsewhere, as [`Observer`](crate::Observer) does.
+#[derive(Clone)]
+pub struct RequestPoolObserver(Weak<dyn Observed>);
+
+impl RequestPoolObserver {
+    /// What the pool has done so far; `None` when it is gone.
+    #[must_use]
+    pub fn statistics(&self) -> Option<RequestPoolStatistics> {
+        Some(self.0.upgrade()?.statistics())
+    }
+}
+
+impl std::fmt::Debug for RequestPoolObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestPoolObserver")
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,11 +236,7 @@ impl<T> RequestPool<T> {
     /// locks for a moment.
     #[must_use]
     pub fn statistics(&self) -> RequestPoolStatistics {
-        let ejected = self.0.balancer.are_ejected();
-        let all = self.0.addresses.iter().zip(ejected);
-        let addresses = all.map(|(address, ejected)| address.statistics(ejected));
-        let in_use = self.0.gate.inside();
-        self.0.counters.snapshot(in_use, addresses.collect())
+        self.0.look()
     }
 
     /// The circuit breaker of `url`, where breakers are [on](RequestPoolConfig::breaker) and it is one
@@ -208,6 +245,16 @@ impl<T> RequestPool<T> {
     pub fn breaker(&self, url: &str) -> Option<CircuitBreaker> {
         let mut all = self.0.addresses.iter();
         all.find(|address| &*address.name == url)?.breaker.clone()
+    }
+
+    /// Looks at this pool from elsewhere, without keeping it alive.
+    #[must_use]
+    pub fn observer(&self) -> RequestPoolObserver
+    where
+        T: Send + Sync + 'static,
+    {
+        let weak: Weak<Inner<T>> = Arc::downgrade(&self.0);
+        RequestPoolObserver(weak)
     }
 
     /// What chooses among the addresses.

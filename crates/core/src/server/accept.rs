@@ -193,7 +193,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// Starts to drive a connection that was admitted, with its place among those of its address.
     fn start<L: Link>(&self, link: L, slot: Option<Slot>, rules: &Rules) {
-        self.shared.counters.opened();
+        self.shared.counters.opened(link.info().scheme);
         if link.is_guest() {
             return self.host(link, slot, rules);
         }
@@ -206,7 +206,7 @@ impl<H: Handler> Acceptor<H> {
         let shared = self.shared.clone();
         let info = link.info().clone();
         tracing::debug!(scheme = info.scheme, peer = %info.peer, "connected");
-        let place = GuestPlace::new(shared.clone(), slot);
+        let place = GuestPlace::new(shared.clone(), slot, info.scheme);
         let introducer = Introducer {
             acceptor: self.clone(),
             rules: rules.clone(),
@@ -364,7 +364,8 @@ impl Drop for Registered {
         tracing::debug!(session = ?self.session, %reason, "disconnected");
         self.shared.sessions.remove(self.session.id());
         drop(self.slot.take());
-        self.shared.counters.disconnect(&reason);
+        let scheme = self.session.info().scheme;
+        self.shared.counters.disconnect(&reason, scheme);
         self.session.set_ended();
     }
 }

@@ -53,6 +53,7 @@ impl<L: Link, H: Handler> Introduce<L> for Introducer<H> {
             ..
         } = &self.acceptor;
         if let Some(place) = place {
+            shared.counters.becomes(place.scheme, link.info().scheme);
             return Ok(self.acceptor.drive(link, place.keep(), &self.rules));
         }
         let peer = &link.info().peer;
@@ -74,7 +75,7 @@ impl<L: Link, H: Handler> Introduce<L> for Introducer<H> {
         if !shared.counters.admit(*max_connections) {
             return Err(refused(Refusal::MaxConnections));
         }
-        shared.counters.opened();
+        shared.counters.opened(link.info().scheme);
         Ok(self.acceptor.drive(link, slot, &self.rules))
     }
 
@@ -195,16 +196,18 @@ pub(super) struct GuestPlace {
     shared: Arc<Shared>,
     slot: Option<Slot>,
     reason: CloseReason,
+    scheme: &'static str,
     kept: bool,
 }
 
 impl GuestPlace {
-    pub(super) fn new(shared: Arc<Shared>, slot: Option<Slot>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, slot: Option<Slot>, scheme: &'static str) -> Self {
         shared.guests.fetch_add(1, Relaxed);
         Self {
             shared,
             slot,
             reason: CloseReason::Cut,
+            scheme,
             kept: false,
         }
     }
@@ -221,7 +224,7 @@ impl Drop for GuestPlace {
         self.shared.guests.fetch_sub(1, Relaxed);
         if !self.kept {
             drop(self.slot.take());
-            self.shared.counters.disconnect(&self.reason);
+            self.shared.counters.disconnect(&self.reason, self.scheme);
         }
     }
 }

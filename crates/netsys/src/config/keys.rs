@@ -80,6 +80,17 @@ const KEYS: &[Key] = &[
          such as \"warn,network_system_core=debug\"",
     ),
     key(
+        "admin.listen",
+        "Where the dashboard, metrics, health and the JSON API are; nowhere, if empty. Others than \
+         this machine need a token there.",
+        "an address in quotes, such as \"127.0.0.1:9090\", or a URL with http:// or https://",
+    ),
+    key(
+        "admin.token_file",
+        "The file whose first line is the bearer token; without one nothing can be changed there.",
+        "the path of a file, or \"\" for none",
+    ),
+    key(
         "server.listen",
         "Addresses to listen on.",
         "a list of addresses, such as [\"tcp://127.0.0.1:8080\", \"unix:///run/netsys.sock\"]",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use network_system::{Address, DrainReport, Latency, Statistics};
+use network_system::{Address, DrainReport, Latency, Statistics, TransportStatistics};
 use serde::Serialize;
 
 use super::hints;
@@ -44,6 +44,9 @@ enum Event<'a> {
         pid: u32,
         version: &'a str,
     },
+    Admin {
+        address: &'a str,
+    },
     Statistics(Figures<'a>),
     Reloaded {
         error: Option<String>,
@@ -70,10 +73,11 @@ enum Event<'a> {
 
 /// [`Statistics`] with durations as plain numbers.
 #[derive(Serialize)]
-struct Figures<'a> {
+pub struct Figures<'a> {
     uptime_seconds: f64,
     connections_active: u64,
     connections_total: u64,
+    transports: &'a BTreeMap<&'static str, TransportStatistics>,
     connections_refused: &'a BTreeMap<&'static str, u64>,
     connections_ended: &'a BTreeMap<&'static str, u64>,
     connect_errors: u64,
@@ -136,6 +140,7 @@ impl<'a> From<&'a Statistics> for Figures<'a> {
             uptime_seconds: s.uptime.as_secs_f64(),
             connections_active: s.connections_active,
             connections_total: s.connections_total,
+            transports: &s.transports,
             connections_refused: &s.connections_refused,
             connections_ended: &s.connections_ended,
             connect_errors: s.connect_errors,
@@ -210,6 +215,17 @@ impl Reporter {
                 output::line(&format!("mode {mode}, workers {workers}\n"));
                 output::line(&hints::how_to_try(settings, addresses));
             }
+        }
+    }
+
+    /// The admin listener runs.
+    pub fn admin(&self, address: &Address) {
+        match self.style {
+            Style::Quiet => {}
+            Style::Json => output::json(&Event::Admin {
+                address: address.as_str(),
+            }),
+            Style::Live | Style::Plain => output::line(&format!("dashboard on {address}/")),
         }
     }
 
