@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use network_system_core::{Error, ErrorKind, Result};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How much a record matters, from the least on.
@@ -140,9 +142,19 @@ pub fn set_logger(logger: impl Logger) -> Result<()> {
     })
 }
 
-/// The logger as a layer of a subscriber that the application has.
-pub fn layer<S: Subscriber>(logger: impl Logger) -> impl Layer<S> {
-    ToLogger(logger)
+/// The logger as a layer of a subscriber that the application has. What the logger does not want is
+/// still there for the other layers.
+pub fn layer<S>(logger: impl Logger) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let logger = Arc::new(logger);
+    let asked = logger.clone();
+    let wanted = filter_fn(move |metadata| {
+        let level = Level::from(*metadata.level());
+        asked.enabled(level) || (level == Level::Error && asked.enabled(Level::Fatal))
+    });
+    ToLogger(logger).with_filter(wanted)
 }
 
 struct ToLogger<L>(L);
@@ -152,11 +164,6 @@ struct ToLogger<L>(L);
 const FATAL: &str = "fatal";
 
 impl<S: Subscriber, L: Logger> Layer<S> for ToLogger<L> {
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let level = Level::from(*metadata.level());
-        self.0.enabled(level) || (level == Level::Error && self.0.enabled(Level::Fatal))
-    }
-
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let mut texts = Texts::default();
@@ -280,5 +287,32 @@ mod tests {
             .collect();
         assert_eq!(got, expected);
         assert!(all.iter().all(|(.., place)| *place));
+    }
+
+    struct ErrorsOnly(Kept);
+
+    impl Logger for ErrorsOnly {
+        fn enabled(&self, level: Level) -> bool {
+            level >= Level::Error
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            self.0.log(record);
+        }
+    }
+
+    #[test]
+    fn what_one_layer_does_not_want_is_there_for_others() {
+        let few = Arc::new(ErrorsOnly(Kept::default()));
+        let most = Arc::new(Kept::default());
+        let subscriber = tracing_subscriber::registry()
+            .with(layer(few.clone()))
+            .with(layer(most.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "app", "for one");
+            tracing::error!(target: "app", "for both");
+        });
+        let count = |kept: &Kept| kept.0.lock().expect("no panic").len();
+        assert_eq!((count(&few.0), count(&most)), (1, 2));
     }
 }

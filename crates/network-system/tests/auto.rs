@@ -242,3 +242,86 @@ async fn a_crowd() {
     within(async { while crowd.join_next().await.is_some_and(|done| done.is_ok()) {} }).await;
     assert!(crowd.is_empty());
 }
+
+#[cfg(feature = "websocket")]
+async fn websockets(configure: impl FnOnce(Builder) -> Builder) -> Echo {
+    let http = HttpConfig {
+        websocket: Some("*".to_owned()),
+        ..HttpConfig::default()
+    };
+    common::echo_on(&["auto://127.0.0.1:0"], |b| configure(b.http_config(http))).await
+}
+
+/// Who has connected before a shutdown gets a whole handshake, and then word of the end.
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn a_websocket_that_begins_during_a_shutdown() {
+    use common::websockets;
+    let echo = websockets(|b| b).await;
+    let mut stream = echo.dial().await;
+    eventually("there", || echo.server.statistics().connections_active == 1).await;
+    let address = echo.address();
+    let shutdown = echo.server.shutdown(Duration::from_secs(20));
+    let peer = async {
+        // the listener is closed when the shutdown has begun
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let request = websockets::request("/", "");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = websockets::head(&mut stream).await.to_lowercase();
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("connection: upgrade"), "{head}");
+        let (first, code) = websockets::read(&mut stream).await.unwrap();
+        assert_eq!((first, &code[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+        let close = websockets::masked(0x88, &1001_u16.to_be_bytes());
+        stream.write_all(&close).await.unwrap();
+    };
+    let (report, ()) = within(async { tokio::join!(shutdown, peer) }).await;
+    assert_eq!(report.cut, 0, "{report:?}");
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn websockets_that_break_the_rules() {
+    use common::websockets;
+    let echo = websockets(|b| b.max_message(1000)).await;
+    let mut bystander = Healthy::start(echo.address()).await;
+    for (n, wrong) in [
+        // no such opcode, and no mask
+        vec![0xff; 100],
+        websockets::masked(0x82, &[0; 1001]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (mut stream, _) = websockets::open(echo.address(), "").await;
+        let fits = websockets::masked(0x82, &[1; 1000]);
+        stream.write_all(&fits).await.unwrap();
+        let (_, back) = websockets::read(&mut stream).await.unwrap();
+        assert_eq!(back, [1; 1000]);
+        stream.write_all(&wrong).await.unwrap();
+        let close = websockets::read(&mut stream).await;
+        assert!(close.is_none_or(|(first, _)| first == 0x88));
+        drop(stream);
+        eventually("counted", || {
+            ended(&echo.server, "protocol") == n as u64 + 1
+        })
+        .await;
+    }
+    bystander.still_works().await;
+    bystander.finish().await;
+}
+
+#[tokio::test]
+async fn who_begins_tls_and_falls_silent_has_to_go() {
+    let (_pki, pair) = secured();
+    let deadline = Duration::from_millis(300);
+    let echo = serve(|b| b.tls(pair.server()).handshake_timeout(deadline)).await;
+    let mut silent = echo.dial().await;
+    silent.write_all(&[0x16]).await.unwrap();
+    assert!(within(read_to_end(&mut silent)).await.0.is_empty());
+    let refused = echo.server.statistics().connections_refused;
+    assert_eq!(refused["handshake_timeout"], 1);
+    assert_eq!(echo.server.statistics().connections_active, 0);
+}

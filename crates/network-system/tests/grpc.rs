@@ -169,6 +169,28 @@ async fn without_sessions_there_are_none() {
     assert!(within(connect(&url)).await.is_err());
 }
 
+/// A connection and each session on it have a place; who finds none is told, and places come back.
+#[tokio::test]
+async fn sessions_count_as_connections() {
+    let echo = serve("grpc://127.0.0.1:0", |b| b.max_connections(3)).await;
+    let mut first = within(connect(echo.url())).await.unwrap();
+    // has a place for its connection, and none for the session
+    let error = within(connect(echo.url())).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionFailed, "{error}");
+    let refused = echo.server.statistics().connections_refused;
+    assert_eq!(refused["max_connections"], 1);
+    first.send("still").await.unwrap();
+    let back = within(first.receive()).await.unwrap().unwrap();
+    assert_eq!(back.as_bytes(), b"still");
+    // one that goes in the middle
+    drop(first);
+    eventually("all gone", || {
+        echo.server.statistics().connections_active == 0
+    })
+    .await;
+    assert!(within(connect(echo.url())).await.is_ok());
+}
+
 /// What is generated is what `proto/` says now. With `NETSYS_UPDATE=1` it is made anew.
 #[test]
 fn the_generated_code_is_up_to_date() {

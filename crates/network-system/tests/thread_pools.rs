@@ -308,3 +308,27 @@ async fn requests_and_clients() {
     })
     .await;
 }
+
+/// What waits for a thread when its session is cut is never called, and the end is.
+#[tokio::test]
+async fn a_session_that_is_cut_while_its_call_waits() {
+    within(async {
+        let (server, pool, mut seen, go) = serve(1).await;
+        let mut cut = dial(&server).await;
+        round_trip(&mut cut, b"before").await;
+        let session = common::only_session(server.sessions()).await;
+        let mut blocks = dial(&server).await;
+        blocks.write_all(&common::frame(b"block")).await.unwrap();
+        while seen.recv().await.unwrap() != "blocks" {}
+        cut.write_all(&common::frame(b"sleep")).await.unwrap();
+        eventually("it waits", || pool.statistics().queued == 1).await;
+        session.abort();
+        eventually("ended", || session.is_closed()).await;
+        go.send(()).unwrap();
+        assert_eq!(seen.recv().await.unwrap(), "goes on");
+        assert_eq!(seen.recv().await.unwrap(), "disconnect cut");
+        assert_eq!(read_frame(&mut blocks).await.unwrap().unwrap(), b"went on");
+        eventually("all done", || pool.statistics().queued == 0).await;
+    })
+    .await;
+}

@@ -4,14 +4,13 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
 use network_system_core::{Error, ErrorKind, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -162,7 +161,7 @@ impl Grpc {
             health: Arc::new(Health {
                 reporter: health,
                 names,
-                told: AtomicBool::new(false),
+                told: OnceCell::new(),
             }),
         })
     }
@@ -191,7 +190,7 @@ pub(crate) struct GrpcService {
 struct Health {
     reporter: tonic_health::server::HealthReporter,
     names: Vec<&'static str>,
-    told: AtomicBool,
+    told: OnceCell<()>,
 }
 
 impl Health {
@@ -203,15 +202,16 @@ impl Health {
 
     /// Looks after the status from the first request on.
     async fn watch(self: &Arc<Self>, connection: &HttpConnection) {
-        if self.told.swap(true, Relaxed) {
-            return;
-        }
-        let (health, stopping) = (self.clone(), connection.host().stopping());
-        self.set(tonic_health::ServingStatus::Serving).await;
-        tokio::spawn(async move {
-            stopping.await;
-            health.set(tonic_health::ServingStatus::NotServing).await;
-        });
+        let tell = async {
+            self.set(tonic_health::ServingStatus::Serving).await;
+            let (health, stopping) = (self.clone(), connection.host().stopping());
+            tokio::spawn(async move {
+                stopping.await;
+                health.set(tonic_health::ServingStatus::NotServing).await;
+            });
+        };
+        // requests that come meanwhile wait, and if this one is given up, the next one tells
+        self.told.get_or_init(|| tell).await;
     }
 }
 

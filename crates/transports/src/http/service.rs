@@ -50,7 +50,9 @@ impl Answering {
             Some(status) => plain(status),
             None => self.route(request).await,
         };
-        if self.connection.host().is_draining() && version < Version::HTTP_2 {
+        // what becomes a WebSocket is no HTTP connection any more, and its session says farewell
+        let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if stays && self.connection.host().is_draining() && version < Version::HTTP_2 {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
