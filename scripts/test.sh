@@ -60,10 +60,10 @@ missing_packages() {
     command -v npm >/dev/null || packages="$packages npm"
     # for its promtool; on macOS it is in Homebrew's package
     command -v promtool >/dev/null || packages="$packages prometheus"
-    # its tests need the addresses of 127.0.0.0/8, which only Linux has
+    # the tests of haproxy need the addresses of 127.0.0.0/8, which only Linux has
     if [ "$(uname -s)" = Linux ]; then
-        command -v chromium >/dev/null || packages="$packages chromium"
         has_haproxy || packages="$packages haproxy"
+        command -v chromium >/dev/null || packages="$packages chromium"
         command -v testssl.sh >/dev/null || command -v testssl >/dev/null || packages="$packages testssl.sh"
     fi
     # macOS has a netcat that can do the same; on Linux only OpenBSD's has -U and -N

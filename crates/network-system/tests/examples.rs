@@ -7,29 +7,11 @@
 
 mod common;
 
-use std::process::{ExitStatus, Stdio};
-
+use common::running::{Running, example};
 use common::{round_trip, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, ChildStdout, Command};
-
-/// The program of an example: beside the directory that this test's own program lies in.
-fn example(name: &str) -> Command {
-    let own = std::env::current_exe().unwrap();
-    let target = own.parent().and_then(|deps| deps.parent()).unwrap();
-    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    let program = target.join("examples").join(file);
-    assert!(
-        program.exists(),
-        "{} is missing: run `cargo build --examples` first",
-        program.display()
-    );
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
 
 /// Runs an example to its end; what it printed.
 async fn run(name: &str) -> Vec<String> {
@@ -50,80 +32,6 @@ fn assert_in_order(printed: &[String], wanted: &[&str]) {
             found,
             "'{wanted}' is missing, or too early, in {printed:#?}"
         );
-    }
-}
-
-/// A server example that runs.
-struct Running {
-    child: Child,
-    printed: Lines<BufReader<ChildStdout>>,
-    port: u16,
-}
-
-impl Running {
-    /// Starts it on a free port.
-    async fn start(name: &str, address: &str) -> Self {
-        Self::start_on(name, &[address]).await
-    }
-
-    /// Starts it on several.
-    async fn start_on(name: &str, addresses: &[&str]) -> Self {
-        let mut command = example(name);
-        let mut child = command
-            .args(addresses)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = within(printed.next_line()).await.unwrap().expect("a line");
-        let address = line.strip_prefix("listening on ").expect("the address");
-        let address: network_system::Address = address.parse().unwrap();
-        let port = address.port().unwrap();
-        Self {
-            child,
-            printed,
-            port,
-        }
-    }
-
-    async fn dial(&self) -> TcpStream {
-        within(TcpStream::connect(("127.0.0.1", self.port)))
-            .await
-            .unwrap()
-    }
-
-    /// What it prints up to a line that starts with `start`, and that line.
-    async fn until(&mut self, start: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let line = within(self.printed.next_line()).await.unwrap();
-            lines.push(line.unwrap_or_else(|| panic!("'{start}' is missing in {lines:#?}")));
-            if lines.last().is_some_and(|line| line.starts_with(start)) {
-                return lines;
-            }
-        }
-    }
-
-    /// Ends it as Ctrl-C does; what it had still to print.
-    #[cfg(unix)]
-    async fn interrupt(mut self) -> (Vec<String>, ExitStatus) {
-        let pid = self.child.id().expect("it runs");
-        // `kill` is part of every shell
-        let kill = format!("kill -INT {pid}");
-        let killed = Command::new("sh").args(["-c", &kill]).status();
-        assert!(within(killed).await.unwrap().success());
-        let mut rest = Vec::new();
-        while let Some(line) = within(self.printed.next_line()).await.unwrap() {
-            rest.push(line);
-        }
-        (rest, within(self.child.wait()).await.unwrap())
-    }
-
-    /// Ends it at once, where there is no signal for Ctrl-C.
-    #[cfg(not(unix))]
-    async fn kill(mut self) -> ExitStatus {
-        within(self.child.kill()).await.unwrap();
-        within(self.child.wait()).await.unwrap()
     }
 }
 
@@ -195,6 +103,63 @@ async fn axum_app() {
     assert!(status.success(), "{status}");
     assert_in_order(&printed, &["answered 4 requests"]);
     assert!(within(stream.wait()).await.unwrap().success());
+}
+
+/// The page, a WebSocket and frames over TCP on one port; `browser.rs` opens it in a browser.
+#[cfg(all(feature = "http", feature = "websocket", unix))]
+#[tokio::test]
+async fn chat_browser() {
+    use common::{frame, read_frame};
+    use network_system::MessageKind;
+    let server = Running::start("chat_browser", "auto://127.0.0.1:0").await;
+    let url = |scheme: &str, path: &str| format!("{scheme}://127.0.0.1:{}{path}", server.port);
+    let page = common::http::curl(&[&url("http", "/")]).await;
+    assert_eq!(page, include_str!("../../../examples/chat_browser.html"));
+    let mut tcp = server.dial().await;
+    within(round_trip(&mut tcp, b"anybody here?")).await;
+    let address = url("ws", "/ws");
+    let connecting = network_system::connect(&address);
+    let mut socket = within(connecting).await.unwrap();
+    socket.send("from a WebSocket").await.unwrap();
+    within(socket.flush()).await.unwrap();
+    let heard = within(read_frame(&mut tcp)).await.unwrap().unwrap();
+    assert_eq!(heard, b"from a WebSocket");
+    // nobody else hears what is no text
+    tcp.write_all(&frame(&[0xff])).await.unwrap();
+    let heard = within(read_frame(&mut tcp)).await.unwrap().unwrap();
+    assert_eq!(heard, b"Text only, please.");
+    within(round_trip(&mut tcp, b"from tcp")).await;
+    for expected in ["from a WebSocket", "from tcp"] {
+        let heard = within(socket.receive()).await.unwrap().unwrap();
+        assert_eq!(heard.kind(), MessageKind::Text);
+        assert_eq!(heard, expected);
+    }
+    let (_, status) = server.interrupt().await;
+    assert!(status.success(), "{status}");
+}
+
+#[cfg(all(feature = "grpc", feature = "tls", feature = "websocket"))]
+#[tokio::test]
+async fn one_handler() {
+    let printed = run("one_handler").await;
+    for line in [
+        "tcp: hello by tcp",
+        "tls: hello by tls",
+        #[cfg(unix)]
+        "unix: hello by unix",
+        "memory: hello by memory",
+        "ws: hello by ws",
+        "http: hello by http",
+        "grpc: hello by grpc",
+        "auto: hello by tcp",
+    ] {
+        assert!(
+            printed.iter().any(|printed| printed == line),
+            "'{line}' is missing in {printed:#?}"
+        );
+    }
+    let all = if cfg!(unix) { 8 } else { 7 };
+    assert_in_order(&printed, &[&format!("{all} messages in all")]);
 }
 
 /// Somebody in the chat room.
@@ -368,7 +333,9 @@ fn every_example_has_a_test() {
     let tests = include_str!("examples.rs");
     assert!(names.len() >= 7, "{names:?}");
     for name in names {
-        let name = name.strip_suffix(".rs").expect("a program");
+        // a page that the program of its name serves
+        let name = name.strip_suffix(".html").unwrap_or(&name);
+        let name = name.strip_suffix(".rs").unwrap_or(name);
         assert!(tests.contains(&format!("async fn {name}()")), "{name}");
     }
 }

@@ -18,6 +18,7 @@ pub mod pipes;
 pub mod pki;
 #[cfg(unix)]
 pub mod programs;
+pub mod running;
 pub mod scripted;
 #[cfg(feature = "tls")]
 pub mod secure;
