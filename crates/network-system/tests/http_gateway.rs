@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use common::http::{QUIET, curl, curl_bytes, dial, exchange, status, url};
+use common::http::{Bystander, QUIET, curl, curl_bytes, dial, exchange, status, url};
 use common::programs::program;
 use common::{ended, eventually, only_session, within};
 use network_system::MessageKind;
@@ -104,6 +104,7 @@ async fn a_post_is_a_message() {
 async fn messages_of_every_size() {
     let server = serve(1).await;
     let address = url(&server, "/messages");
+    let bystander = Bystander::start(&server, "/page").await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let data = format!("@{}", file.path().display());
     for size in [1, 64, 65, 70_000, 1_000_000] {
@@ -115,6 +116,7 @@ async fn messages_of_every_size() {
     }
     std::fs::write(file.path(), vec![0; 1_000_001]).unwrap();
     assert_eq!(status(&["--data-binary", &data, &address]).await, "413");
+    bystander.finish().await;
 }
 
 /// A page of another site must not make its visitors' browsers speak with this server.

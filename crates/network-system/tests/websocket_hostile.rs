@@ -316,6 +316,8 @@ async fn answers_that_are_none_are_told() {
 #[tokio::test]
 async fn requests_that_are_none_get_an_answer() {
     let mut echo = echo_on(&["ws://127.0.0.1:0/chat"], |b| b).await;
+    let there = format!("ws://{}/chat", echo.address());
+    let mut bystander = Bystander(within(network_system::connect(&there)).await.unwrap());
     let good = request("/chat", "");
     let without = |name: &str| {
         let kept = good.lines().filter(|line| !line.starts_with(name));
@@ -364,6 +366,7 @@ async fn requests_that_are_none_get_an_answer() {
         let kinds = [ErrorKind::Handshake, ErrorKind::PermissionDenied];
         assert!(kinds.contains(&error.kind()), "{error}");
     }
+    bystander.works().await;
     // pages of this host may
     let url = format!("ws://{}/chat", echo.address());
     let config = ClientConfig {
