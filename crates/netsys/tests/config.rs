@@ -46,6 +46,10 @@ const OTHER: &str = r#"
 mode = "upper"
 log = "error"
 
+[admin]
+listen = "http://127.0.0.1:0"
+token_file = ""
+
 [server]
 listen = ["tcp://127.0.0.1:0?framing=varint"]
 workers = 2
