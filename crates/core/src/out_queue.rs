@@ -622,6 +622,9 @@ impl OutQueue {
     /// The first message, for transports that keep messages apart.
     #[must_use]
     pub fn front_message(&self) -> Option<&Message> {
+        if let Some(kept) = &self.kept {
+            return kept.front_message();
+        }
         match self.chunks.front()? {
             Chunk::Message(message) => Some(message),
             _ => None,

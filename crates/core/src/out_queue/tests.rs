@@ -226,6 +226,28 @@ fn what_the_peer_or_the_protocol_waits_for_is_not_dropped_and_is_counted() {
     }
 }
 
+/// What transports see of the first message is the one that they take, also where some were kept.
+#[test]
+fn the_front_is_what_is_taken() {
+    let mut queue = OutQueue::new(true);
+    let mut push = |header, text: &str| {
+        let message = Message::from(text);
+        queue.push(&Encoding::Messages, Some(header), &message.by_ref())
+    };
+    push(Header::Reply { id: 1 }, "a").unwrap();
+    push(Header::Reply { id: 2 }, "b").unwrap();
+    for text in ["c", "d", "e"] {
+        push(Header::Data, text).unwrap();
+    }
+    assert_eq!(queue.drop_to(0), 2);
+    let mut taken = 0;
+    while let Some(front) = queue.front_message().cloned() {
+        assert_eq!(queue.pop_message().unwrap(), front);
+        taken += 1;
+    }
+    assert!(taken == 3 && queue.is_empty());
+}
+
 thread_local! {
     /// Messages and chunks that were looked at to drop something.
     pub(super) static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
