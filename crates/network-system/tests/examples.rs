@@ -10,7 +10,6 @@ mod common;
 use common::running::{Running, example};
 use common::{round_trip, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Runs an example to its end; what it printed.
@@ -80,7 +79,7 @@ async fn axum_app() {
     let mut events = BufReader::new(stream.stdout.take().unwrap()).lines();
     let line = within(events.next_line()).await.unwrap().unwrap();
     assert_eq!(line, "event: session");
-    let peer = TcpStream::connect(("127.0.0.1", tcp.port().unwrap()));
+    let peer = tokio::net::TcpStream::connect(("127.0.0.1", tcp.port().unwrap()));
     let (read, mut write) = within(peer).await.unwrap().into_split();
     let mut lines = BufReader::new(read).lines();
     within(write.write_all(b"from tcp\n")).await.unwrap();

@@ -151,7 +151,13 @@ impl Core {
     fn seen(&mut self, config: &BreakerConfig, good: bool, enough: bool, now: Instant) {
         self.count(Some(good));
         match (self.state, good) {
-            (BreakerState::Open, false) => return,
+            (BreakerState::Open, false) => {
+                // still nobody there: who only sends goes on to fail at once
+                if now >= self.until {
+                    self.extend(config, now);
+                }
+                return;
+            }
             (BreakerState::Open, true) => self.enter(BreakerState::HalfOpen),
             _ => {}
         }
@@ -211,7 +217,12 @@ impl Core {
     fn open(&mut self, config: &BreakerConfig, now: Instant) {
         self.enter(BreakerState::Open);
         self.statistics.opened += 1;
-        // one that cannot be said stays open for a year
+        self.extend(config, now);
+    }
+
+    /// Stays open from now on for as long as it does.
+    fn extend(&mut self, config: &BreakerConfig, now: Instant) {
+        // what cannot be said is a year
         let year = Duration::from_secs(365 * 24 * 3600);
         self.until = now + config.open_for.min(year);
     }

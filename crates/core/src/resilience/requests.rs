@@ -202,8 +202,8 @@ impl<T> RequestPool<T> {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            tries += 1;
             let delay = config.backoff.delay(tries);
+            tries += 1;
             let late = delay >= until.saturating_duration_since(Instant::now());
             // what the peer has answered is its answer
             let passes = error.can_retry() && error.remote_code().is_none();

@@ -101,6 +101,9 @@ async fn without_calls_a_connection_is_enough() {
     tokio::time::advance(Duration::from_secs(60)).await;
     breaker.pass().unwrap();
     assert_eq!(breaker.state(), BreakerState::Open, "nothing is known yet");
+    // another connect in vain
+    breaker.not_reached();
+    assert!(breaker.pass().is_err());
     breaker.reached(false);
     assert_eq!(breaker.state(), BreakerState::Closed);
     assert_eq!(breaker.statistics().opened, 1);
