@@ -8,6 +8,13 @@ pub mod auto;
 pub mod grpc;
 #[cfg_attr(not(feature = "http"), path = "no_http.rs")]
 pub mod http;
+#[cfg(not(all(
+    feature = "grpc",
+    feature = "http",
+    feature = "tls",
+    feature = "websocket"
+)))]
+mod never;
 pub mod restart;
 mod schemes;
 pub mod tcp;

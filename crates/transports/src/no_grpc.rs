@@ -1,9 +1,8 @@
 //! In place of `grpc.rs` where the feature `grpc` is off.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
 
-use network_system_core::{Encoding, InQueue, LinkInfo, OutQueue, Result, Sent, Sink, Source};
+use network_system_core::LinkInfo;
 
 /// Would be a session over gRPC.
 #[derive(Debug)]
@@ -19,22 +18,4 @@ impl GrpcLink {
     }
 }
 
-impl Source for GrpcLink {
-    fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
-        match self.0 {}
-    }
-}
-
-impl Sink for GrpcLink {
-    fn encoding(&self) -> Encoding {
-        match self.0 {}
-    }
-
-    fn poll_send(&mut self, _: &mut Context<'_>, _: &mut OutQueue) -> (Sent, Poll<Result<()>>) {
-        match self.0 {}
-    }
-
-    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-        match self.0 {}
-    }
-}
+crate::never::never!(GrpcLink);

@@ -3,12 +3,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
 use network_system_core::{
-    Address, CloseReason, Encoding, Error, ErrorKind, Host, InQueue, Introduced, LinkInfo,
-    OutQueue, Result, Sent, Sink, Source,
+    Address, CloseReason, Error, ErrorKind, Host, Introduced, LinkInfo, Result,
 };
 
 use crate::schemes::{AnyBound, AnyLink};
@@ -108,33 +106,4 @@ impl GatewayLink {
     }
 }
 
-macro_rules! never {
-    ($link:ident) => {
-        impl Source for $link {
-            fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
-                match self.0 {}
-            }
-        }
-
-        impl Sink for $link {
-            fn encoding(&self) -> Encoding {
-                match self.0 {}
-            }
-
-            fn poll_send(
-                &mut self,
-                _: &mut Context<'_>,
-                _: &mut OutQueue,
-            ) -> (Sent, Poll<Result<()>>) {
-                match self.0 {}
-            }
-
-            fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-                match self.0 {}
-            }
-        }
-    };
-}
-
-never!(HttpLink);
-never!(GatewayLink);
+crate::never::never!(HttpLink, GatewayLink);

@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
 use network_system_core::{
-    Address, Bound, Encoding, Error, ErrorKind, InQueue, Link, LinkInfo, Listener, OutQueue,
-    Result, Sent, Sink, Source, StreamLink,
+    Address, Bound, Error, ErrorKind, Link, LinkInfo, Listener, Result, StreamLink,
 };
 
 /// TLS, which this build does not have.
@@ -104,25 +103,7 @@ impl TlsLink {
     }
 }
 
-impl Source for TlsLink {
-    fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
-        match self.0 {}
-    }
-}
-
-impl Sink for TlsLink {
-    fn encoding(&self) -> Encoding {
-        match self.0 {}
-    }
-
-    fn poll_send(&mut self, _: &mut Context<'_>, _: &mut OutQueue) -> (Sent, Poll<Result<()>>) {
-        match self.0 {}
-    }
-
-    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-        match self.0 {}
-    }
-}
+crate::never::never!(TlsLink);
 
 impl Link for TlsLink {
     fn info(&self) -> &LinkInfo {

@@ -2,13 +2,9 @@
 //! for it is told so.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
 
 use network_system_core::config::LinkConfig;
-use network_system_core::{
-    Address, Encoding, Error, ErrorKind, InQueue, Link, LinkInfo, OutQueue, Result, Sent, Sink,
-    Source,
-};
+use network_system_core::{Address, Error, ErrorKind, Link, LinkInfo, Result};
 
 use crate::schemes::AnyLink;
 
@@ -58,39 +54,16 @@ impl Waiting {
     }
 }
 
-macro_rules! never {
-    ($link:ty) => {
-        impl Source for $link {
-            fn poll_fill(&mut self, _: &mut Context<'_>, _: &mut InQueue) -> Poll<Result<bool>> {
-                match self.0 {}
-            }
-        }
+crate::never::never!(AnyWebSocket, Waiting);
 
-        impl Sink for $link {
-            fn encoding(&self) -> Encoding {
-                match self.0 {}
-            }
-
-            fn poll_send(
-                &mut self,
-                _: &mut Context<'_>,
-                _: &mut OutQueue,
-            ) -> (Sent, Poll<Result<()>>) {
-                match self.0 {}
-            }
-
-            fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-                match self.0 {}
-            }
-        }
-
-        impl Link for $link {
-            fn info(&self) -> &LinkInfo {
-                match self.0 {}
-            }
-        }
-    };
+impl Link for AnyWebSocket {
+    fn info(&self) -> &LinkInfo {
+        match self.0 {}
+    }
 }
 
-never!(AnyWebSocket);
-never!(Waiting);
+impl Link for Waiting {
+    fn info(&self) -> &LinkInfo {
+        match self.0 {}
+    }
+}
