@@ -131,7 +131,7 @@ impl Answering {
         {
             // its messages have limits of their own, and a stream may be as long and as slow as it is
             request.body_mut().unlimit();
-            return grpc.answer(request, &self.connection).await;
+            return contain(async { Ok(grpc.answer(request, &self.connection).await) }).await;
         }
         #[cfg(feature = "websocket")]
         if let Some(response) = self.websocket(&mut request) {
